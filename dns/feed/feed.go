@@ -13,7 +13,8 @@ const (
 	Serving  = "serving"
 	Draining = "draining"
 	Full     = "full"
-	Dead     = "dead"
+	Failing  = "failing" // alive, but what it serves is not: the application behind it does not answer
+	Dead     = "dead"    // not heard of
 )
 
 // Map is one snapshot: every node the sender knows, live or not.
