@@ -91,7 +91,9 @@ type Check struct {
 
 // Applied is the result of apply and of plan.
 type Applied struct {
-	Changed []string `json:"changed"` // "file /etc/fleet/dns.json", "unit fleet-dns.service restarted"
+	// Changed names what was done, or in a plan what would be: "file /etc/fleet/dns.json", "unit fleet-dns.service
+	// restart". Plan and apply use the same words, so what was shown can be compared with what was done.
+	Changed []string `json:"changed"`
 	Release string   `json:"release,omitempty"`
 	BootID  string   `json:"boot_id"`
 }
