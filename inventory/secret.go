@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -14,15 +15,15 @@ var errSecretLeaves = errors.New("a secret is not serialised: reveal it where it
 
 // Secret holds bytes that must not be printed, logged or marshalled. Only [Secret.Reveal] gives them out.
 //
-// The bytes sit behind a pointer on purpose: fmt cannot call methods of a value in an unexported field and prints its
-// insides by reflection; behind a pointer it finds an address.
-type Secret struct{ held *held }
-
-type held struct{ bytes []byte }
+// The bytes sit in a closure on purpose: fmt cannot call methods of a value in an unexported field and prints its insides
+// by reflection, following a pointer when the verb is wrong; of a function it shows the address. Two secrets compare by
+// [Secret.Equal] only.
+type Secret struct{ held func() []byte }
 
 // NewSecret holds a copy of b.
 func NewSecret(b []byte) Secret {
-	return Secret{&held{append([]byte(nil), b...)}}
+	own := bytes.Clone(b)
+	return Secret{func() []byte { return bytes.Clone(own) }}
 }
 
 // SecretText holds the bytes of s.
@@ -33,11 +34,11 @@ func (s Secret) Reveal() []byte {
 	if s.held == nil {
 		return nil
 	}
-	return append([]byte(nil), s.held.bytes...)
+	return s.held()
 }
 
 // Empty reports whether nothing is held.
-func (s Secret) Empty() bool { return s.held == nil || len(s.held.bytes) == 0 }
+func (s Secret) Empty() bool { return s.held == nil || len(s.held()) == 0 }
 
 // Equal compares in constant time for equal lengths.
 func (s Secret) Equal(other Secret) bool {

@@ -179,7 +179,9 @@ func validName(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	return !strings.ContainsFunc(s, func(c rune) bool {
+		return !(c == '-' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9')
+	})
 }
 
 func checkName(kind, name string) error {
