@@ -122,6 +122,17 @@ func (e *UnlockError) Error() string {
 	return msg
 }
 
+// Final says that another attempt would burn a try, or meet the same refusal.
+func (e *UnlockError) Final() bool {
+	var wrong *HostKeyError
+	var auth *AuthError
+	switch e.Outcome {
+	case WrongKey, TriesExceeded, Strange:
+		return true
+	}
+	return errors.As(e.Err, &wrong) || errors.As(e.Err, &auth)
+}
+
 func (e *UnlockError) Unwrap() error { return e.Err }
 
 // Unlock opens the machine or says why not. After WrongKey and TriesExceeded nothing is tried again: a person decides.
@@ -162,9 +173,7 @@ func (u Unlocking) decide(ctx context.Context, d dial.Dialer, o Outcome, words s
 		return true, nil
 	case Refused:
 		// A machine that is busy with its own boot may drop the login; another key never becomes the right one.
-		var wrong *HostKeyError
-		var auth *AuthError
-		if errors.As(err, &wrong) || errors.As(err, &auth) || ctx.Err() != nil {
+		if fail.Final() || ctx.Err() != nil {
 			return false, u.because(ctx, fail)
 		}
 		return !u.systemUp(ctx, d), nil // somebody else may have opened it
@@ -212,10 +221,7 @@ func (u Unlocking) systemUp(ctx context.Context, d dial.Dialer) bool {
 
 func (u Unlocking) because(ctx context.Context, fail *UnlockError) error {
 	var late *UnlockError
-	var wrong *HostKeyError
-	var auth *AuthError
-	final := errors.As(fail.Err, &wrong) || errors.As(fail.Err, &auth)
-	if !final && errors.As(context.Cause(ctx), &late) {
+	if !fail.Final() && errors.As(context.Cause(ctx), &late) {
 		return late
 	}
 	return fail

@@ -1,0 +1,180 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"popfleet/internal/dial"
+	"popfleet/internal/pace"
+	"popfleet/inventory"
+	"popfleet/inventory/vault"
+	"popfleet/playbooks/spec"
+	"popfleet/provision/remote"
+)
+
+// Node is what is wanted of one node.
+type Node struct {
+	Name    string
+	PoP     string
+	Machine inventory.Machine
+}
+
+// Server is a rented machine as its provider describes it now.
+type Server struct {
+	ID            string
+	Addr4         netip.Addr
+	Addr6         netip.Addr
+	Off           bool
+	RescueEnabled bool
+}
+
+func (s Server) addr(port int) string {
+	a := s.Addr4
+	if !a.IsValid() {
+		a = s.Addr6
+	}
+	return net.JoinHostPort(a.String(), strconv.Itoa(port))
+}
+
+// Provider is one provider's power over its machines. Every method waits until the act is begun, retries what the
+// provider may be asked again, and has its own deadlines; Waiting(ctx) hears what it waits for. Called from one
+// goroutine per node.
+type Provider interface {
+	// Servers finds the servers of a fleet by node name, in as few calls as the API allows.
+	Servers(ctx context.Context, fleet string) (map[string]Server, error)
+	Describe(ctx context.Context, fleet, node string) (Server, bool, error)
+	// EnterRescue makes the next start a rescue system that lets sshPublicKey in, and starts or resets the machine.
+	// hostKeys are the keys it will show when the provider publishes them, nil when first use is all there is.
+	EnterRescue(ctx context.Context, id, sshPublicKey, keyName string) (hostKeys []string, err error)
+	// BootDisk turns rescue off and starts or resets the machine.
+	BootDisk(ctx context.Context, id string) error
+	// Reset cuts the power and starts again.
+	Reset(ctx context.Context, id string) error
+}
+
+// Keys are the secrets an operation needs. *vault.Vault has these methods.
+type Keys interface {
+	Node(name string) (*vault.NodeKeys, error)
+	FleetKey() (vault.KeyPair, error)
+	UserCA() (vault.KeyPair, error)
+	SignOperator(pub ssh.PublicKey, name string, ttl time.Duration) (*ssh.Certificate, error)
+}
+
+// Memory keeps what was learnt of a node. A write is on disk when it returns. *vault.Vault has these methods.
+type Memory interface {
+	NodeState(name string) (vault.NodeState, error)
+	SetNodeState(name string, s vault.NodeState) error
+}
+
+// Intent is an act about to begin.
+type Intent struct {
+	Run, Node, Op string
+	Attempt       int
+	Deadline      time.Time
+	Detail        any
+}
+
+// Outcome is how an act ended: done, failed or interrupted.
+type Outcome struct {
+	Status   string
+	Evidence any
+	Err      error
+}
+
+// Journal writes before acts and after. When Begin fails, the act does not happen.
+type Journal interface {
+	Begin(ctx context.Context, i Intent) (id int64, err error)
+	End(ctx context.Context, id int64, o Outcome) error
+	Observe(ctx context.Context, run, node, stage string, evidence any) error
+}
+
+// Compiler says what a converged node looks like, and where the content its release names is found.
+type Compiler interface {
+	Compile(ctx context.Context, node string) (spec.Node, remote.Blobs, error)
+}
+
+// Image is the base system that an installation streams.
+type Image struct {
+	Blob  spec.Blob
+	Blobs remote.Blobs
+}
+
+// Deps is everything a run works with.
+type Deps struct {
+	Fleet    string
+	Operator string // who, in certificates
+	Run      string // id of this command, in the journal
+	Provider func(name string) (Provider, error)
+	Keys     Keys
+	Memory   Memory
+	Journal  Journal
+	Compiler Compiler // nil: a sealed node is all that is wanted
+	Image    func(ctx context.Context) (Image, error)
+	Agent    remote.Agent
+	Dial     dial.Dialer
+	Pace     pace.Pace
+	Log      *slog.Logger
+	Progress func(Event) // may be called from several goroutines, never at the same time
+
+	// Rent creates the server of an absent node; nil: an absent server is an error.
+	Rent func(ctx context.Context, node string) error
+	// Allow is the unlock policy, asked before a key is sent; nil allows.
+	Allow func(ctx context.Context, n Node, o Observation) error
+	// Lease keeps two unlockers apart; nil: this command's lock on the fleet is enough.
+	Lease func(ctx context.Context, node string) (release func(), err error)
+	// Serving proves from outside that a converged node serves; nil: healthy control sockets are enough.
+	Serving func(ctx context.Context, n Node, s Server) error
+
+	Poll  time.Duration // between looks while waiting; default 2s
+	Ports Ports
+}
+
+// Ports are where the machines' two SSH servers listen; the zero value is 22 and 2222.
+type Ports struct{ SSH, Unlock int }
+
+func (d *Deps) complete() error {
+	var missing []error
+	for name, given := range map[string]bool{"Fleet": d.Fleet != "", "Provider": d.Provider != nil, "Keys": d.Keys != nil,
+		"Memory": d.Memory != nil, "Journal": d.Journal != nil, "Dial": d.Dial != nil} {
+		if !given {
+			missing = append(missing, errors.New("lifecycle: Deps."+name+" is missing"))
+		}
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Progress == nil {
+		d.Progress = func(Event) {}
+	}
+	if d.Poll <= 0 {
+		d.Poll = 2 * time.Second
+	}
+	if d.Ports == (Ports{}) {
+		d.Ports = Ports{SSH: 22, Unlock: 2222}
+	}
+	if d.Operator == "" {
+		d.Operator = "fleet"
+	}
+	return errors.Join(missing...)
+}
+
+type waitingKey struct{}
+
+// Waiting gives a driver the function that hears what it waits for; never nil.
+func Waiting(ctx context.Context) func(text string) {
+	if f, ok := ctx.Value(waitingKey{}).(func(string)); ok {
+		return f
+	}
+	return func(string) {}
+}
+
+func withWaiting(ctx context.Context, f func(string)) context.Context {
+	return context.WithValue(ctx, waitingKey{}, f)
+}

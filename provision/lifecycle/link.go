@@ -1,0 +1,94 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"popfleet/playbooks/spec"
+	"popfleet/provision/remote"
+)
+
+// link is the one connection a node's run keeps, with the exchange on it. It serves every operation until the machine
+// restarts: a second operation costs one round trip, not ten.
+type link struct {
+	conn *remote.Conn
+	x    *remote.Exchange
+}
+
+// Deadlines at the pace of a real machine. A handshake is CPU work on the far side.
+const (
+	connectTimeout = 20 * time.Second
+	callTimeout    = 30 * time.Second
+	lookTimeout    = 10 * time.Second
+)
+
+// connect logs in on port 22 and starts the exchange; an older link is dropped.
+func (n *node) connect(ctx context.Context, addr string, trust remote.Trust, id ssh.Signer) error {
+	n.drop()
+	c, err := remote.Connect(ctx, n.Dial, remote.Target{
+		Addr: addr, Trust: trust, Auth: id, Timeout: n.Pace.Of(connectTimeout),
+		Keepalive: remote.Keepalive{Every: 10 * time.Second, DeadAfter: n.Pace.Of(30 * time.Second)},
+	})
+	if err != nil {
+		return err
+	}
+	starting, cancel := context.WithTimeout(ctx, n.Pace.Of(2*time.Minute)) // the agent is about 10 MB
+	defer cancel()
+	x, err := c.Exchange(starting, n.Agent, n.hear)
+	if err != nil {
+		c.Close()
+		return err
+	}
+	n.link = &link{conn: c, x: x}
+	return nil
+}
+
+// drop forgets the connection, as before a restart.
+func (n *node) drop() {
+	if n.link == nil {
+		return
+	}
+	n.tail = n.link.x.Tail()
+	n.link.x.Close()
+	n.link.conn.Close()
+	n.link = nil
+}
+
+// call sends one request over the kept link. A link that breaks is dropped.
+func (n *node) call(ctx context.Context, c remote.Call) error {
+	if c.Events == nil {
+		c.Events = n.hear
+	}
+	if n.link == nil {
+		return fmt.Errorf("%s: the connection was lost", c.Op)
+	}
+	err := n.link.x.Do(ctx, c)
+	if err != nil {
+		n.tail = n.link.x.Tail()
+		if !isReported(err) {
+			n.drop()
+		}
+	}
+	return err
+}
+
+// facts asks the machine what it is.
+func (n *node) facts(ctx context.Context) (spec.Facts, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.Pace.Of(callTimeout))
+	defer cancel()
+	var f spec.Facts
+	err := n.call(ctx, remote.Call{Op: spec.OpFacts, Result: &f})
+	return f, err
+}
+
+func (n *node) look(ctx context.Context, addr string) remote.Door {
+	ctx, cancel := context.WithTimeout(ctx, n.Pace.Of(lookTimeout))
+	defer cancel()
+	return remote.Look(ctx, n.Dial, addr)
+}
+
+func (n *node) sshAddr(s Server) string    { return s.addr(n.Ports.SSH) }
+func (n *node) unlockAddr(s Server) string { return s.addr(n.Ports.Unlock) }

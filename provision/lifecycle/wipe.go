@@ -1,0 +1,51 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"popfleet/playbooks/spec"
+	"popfleet/provision/remote"
+)
+
+// Wipe destroys the key slots of nodes that are about to be given up, and proves it, from the booted system where there
+// is one, else from rescue. A node without a server, or never installed, has nothing to wipe. Releasing the servers is
+// the caller's, and only for results without an error.
+func Wipe(ctx context.Context, d Deps, nodes []Node) ([]Result, error) {
+	return each(ctx, d, nodes, (*node).wiped)
+}
+
+func (n *node) wiped(ctx context.Context) (Observation, error) {
+	n.want.Converge, n.want.Serve = false, false
+	seen, err := n.see(ctx)
+	if err != nil {
+		return seen, err
+	}
+	switch {
+	case seen.Stage == Absent, !seen.Installed && !seen.Pending:
+		return seen, nil
+	case n.link == nil:
+		if err := n.act(ctx, n.want.operation(OpEnterRescue, seen), seen); err != nil {
+			return seen, err
+		}
+	}
+	return seen, n.act(ctx, n.want.operation(OpWipe, seen), seen)
+}
+
+func (n *node) wipe(ctx context.Context, seen Observation) (any, error) {
+	if n.link == nil {
+		return nil, errors.New("no connection to wipe over")
+	}
+	n.waiting("the node to destroy its key slots")
+	var done spec.Wiped
+	err := n.call(ctx, remote.Call{Op: spec.OpWipe, Result: &done,
+		Spec: spec.Wipe{Version: 1, Node: n.name, Serials: seen.state.DiskSerials}})
+	if err != nil {
+		return nil, err
+	}
+	if done.SlotsLeft != 0 || len(done.Devices) == 0 && seen.Installed {
+		return done, fmt.Errorf("the node reports %d key slots left on %v: not wiped", done.SlotsLeft, done.Devices)
+	}
+	return done, nil
+}
