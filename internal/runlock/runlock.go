@@ -48,7 +48,7 @@ func (e *ErrHeld) Error() string {
 		h.User, h.Host, h.PID, h.Command, h.Since.UTC().Format(time.RFC3339))
 }
 
-// Lock is held until Release, or the end of the process.
+// Lock is held until Release, or the end of the process. Keep it: one that nothing refers to is closed by the collector.
 type Lock struct{ file *os.File }
 
 // Acquire takes the lock in dir (file "lock", made when absent) or returns an [*ErrHeld] at once.
