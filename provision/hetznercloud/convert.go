@@ -32,13 +32,14 @@ func serverOf(s *hcloud.Server) Server {
 	out := Server{
 		ID: strconv.FormatInt(s.ID, 10), Name: s.Name, Status: string(s.Status), Created: s.Created,
 		RescueEnabled: s.RescueEnabled, Locked: s.Locked, Labels: s.Labels,
-		Addr4: addrOf(s.PublicNet.IPv4.IP),
+		Addr4: addrOf(s.PublicNet.IPv4.IP), Reverse4: s.PublicNet.IPv4.DNSPtr,
 	}
 	if n := s.PublicNet.IPv6.Network; n != nil {
 		if addr, ok := netip.AddrFromSlice(n.IP); ok {
 			ones, _ := n.Mask.Size()
 			out.Net6 = netip.PrefixFrom(addr, ones).Masked()
 			out.Addr6 = out.Net6.Addr().Next()
+			out.Reverse6 = s.PublicNet.IPv6.DNSPtr[out.Addr6.String()]
 		}
 	}
 	if s.ServerType != nil {

@@ -26,6 +26,8 @@ type Server struct {
 	Location      string
 	Created       time.Time
 	Labels        map[string]string
+	Reverse4      string // reverse DNS name of Addr4
+	Reverse6      string // reverse DNS name of Addr6; "" unless it was set
 }
 
 // ServerSpec is what a server is created with. Only Name and Labels can be changed later.
@@ -226,19 +228,6 @@ func (d *Driver) SetReverse(ctx context.Context, id, ip, name string) error {
 		a, _, err := d.client.Server.ChangeDNSPtr(ctx, ref, ip, ptr)
 		return a, err
 	})
-}
-
-// Reverse reads the reverse DNS name of one of the server's addresses; "" when none was set or the server is gone.
-func (d *Driver) Reverse(ctx context.Context, id, ip string) (string, error) {
-	s, err := d.getServer(ctx, "read reverse dns of "+ip, id)
-	if err != nil || s == nil {
-		return "", err
-	}
-	addr := net.ParseIP(ip)
-	if s.PublicNet.IPv4.IP.Equal(addr) {
-		return s.PublicNet.IPv4.DNSPtr, nil
-	}
-	return s.PublicNet.IPv6.DNSPtr[addr.String()], nil
 }
 
 // act starts one action that may be repeated, and waits for it.
