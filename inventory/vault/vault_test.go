@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"filippo.io/age"
+
 	"popfleet/inventory"
 )
 
@@ -326,4 +328,13 @@ func TestFilesAreEncryptedAndPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func newFuzzSealer(tb testing.TB) sealer {
+	tb.Helper()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return newSealer(id, []age.Recipient{id.Recipient()})
 }
