@@ -1,0 +1,106 @@
+// Package faults holds what goes wrong in the lab on demand: for one machine or all, one call or all, once, N times or
+// until cleared. It is data and bookkeeping; the API simulators, the network and the scripted machines ask it at the
+// places where a fault of a layer can strike, and act. It never causes anything by itself.
+package faults
+
+// Kind names one way in which something fails.
+type Kind string
+
+// Layers say who acts on a kind.
+const (
+	API     = "api"     // the provider's HTTP API, per call
+	Machine = "machine" // how a machine starts, per boot or reset
+	Net     = "net"     // connections to a machine, per connection and port
+	Node    = "node"    // what a scripted machine's own software does
+)
+
+// The kinds. Their meaning is in [Kinds].
+const (
+	Locked              Kind = "locked"
+	RateLimited         Kind = "rate-limited"
+	BadGateway          Kind = "bad-gateway"
+	Unavailable         Kind = "unavailable"
+	GatewayTimeout      Kind = "gateway-timeout"
+	ResourceUnavailable Kind = "resource-unavailable"
+	Conflict            Kind = "conflict"
+	Unauthorized        Kind = "unauthorized"
+	ActionError         Kind = "action-error"
+	ActionMissing       Kind = "action-missing"
+	ReplyLost           Kind = "reply-lost"
+	Hang                Kind = "hang"
+	Slow                Kind = "slow"
+	NoIPv4              Kind = "no-ipv4"
+
+	RescueIgnored Kind = "rescue-ignored"
+	ResetIgnored  Kind = "reset-ignored"
+	BootHangs     Kind = "boot-hangs"
+
+	Refuse   Kind = "refuse"
+	Silent   Kind = "silent"
+	HalfOpen Kind = "half-open"
+	Cut      Kind = "cut"
+	Impostor Kind = "impostor"
+
+	InstallFails    Kind = "install-fails"
+	UnlockCut       Kind = "unlock-cut"
+	AskpassTimeout  Kind = "askpass-timeout"
+	UnlockTooEarly  Kind = "unlock-too-early"
+	ServiceSick     Kind = "service-unhealthy"
+	WrongNode       Kind = "wrong-node"
+	SpontaneousBoot Kind = "spontaneous-reboot"
+)
+
+// Description is a kind in words, with the fields of a Fault that matter to it besides Machine, Times and Skip.
+type Description struct {
+	Kind  Kind     `json:"kind"`
+	Layer string   `json:"layer"`
+	Text  string   `json:"text"`
+	Uses  []string `json:"uses,omitempty"`
+}
+
+// Kinds lists every kind, in the order people read them.
+func Kinds() []Description {
+	call := []string{"call", "delay"}
+	port := []string{"port", "delay"}
+	return []Description{
+		{Locked, API, "423 locked, before the call acts", call},
+		{RateLimited, API, "429 rate_limit_exceeded with RateLimit headers, before the call acts", call},
+		{BadGateway, API, "502 without a JSON body, before the call acts", call},
+		{Unavailable, API, "503 unavailable, before the call acts", call},
+		{GatewayTimeout, API, "504 timeout, before the call acts", call},
+		{ResourceUnavailable, API, "resource_unavailable: error during placement, before the call acts", call},
+		{Conflict, API, "409 conflict, before the call acts", call},
+		{Unauthorized, API, "401 unauthorized although the token is right", call},
+		{ActionError, API, "the call is accepted, its action ends in error and has no effect", call},
+		{ActionMissing, API, "the call acts, but its action is never found again", call},
+		{ReplyLost, API, "the call takes effect, then the connection is cut before any answer", call},
+		{Hang, API, "no answer until the client gives up, or for 'for'; the call does not act", append(call, "for")},
+		{Slow, API, "the answer comes late by 'for'; the call acts", append(call, "for")},
+		{NoIPv4, API, "the server is created without a public IPv4 address", nil},
+		{RescueIgnored, Machine, "the disk boots although rescue is enabled; rescue_enabled stays true", nil},
+		{ResetIgnored, Machine, "a reset's action succeeds, the machine goes on as it was", nil},
+		{BootHangs, Machine, "the machine is powered on and nothing ever answers, until the next start", nil},
+		{Refuse, Net, "connections are refused, for 'for' from the first one or until cleared", append(port, "for")},
+		{Silent, Net, "connection attempts are never answered", append(port, "for")},
+		{HalfOpen, Net, "the connection is accepted and then carries nothing in either direction", port},
+		{Cut, Net, "the connection is cut after 'bytes' bytes from the machine", append(port, "bytes")},
+		{Impostor, Net, "another machine with another host key answers and accepts any key and password", port},
+		{InstallFails, Node, "the installer stops with an error at step 'step' (default: image)", []string{"step"}},
+		{UnlockCut, Node, "the unlock succeeds and the connection is lost before the exit status", nil},
+		{AskpassTimeout, Node, "cryptroot-unlock says 'Timeout reached while waiting for askpass'", nil},
+		{UnlockTooEarly, Node, "cryptroot-unlock says 'Try again later'", nil},
+		{ServiceSick, Node, "apply ends in service_unhealthy", nil},
+		{WrongNode, Node, "the machine says it is another node", nil},
+		{SpontaneousBoot, Node, "the machine reboots in the middle of an install or an apply", []string{"step"}},
+	}
+}
+
+// Layer returns the layer of k, "" when there is no such kind.
+func Layer(k Kind) string {
+	for _, d := range Kinds() {
+		if d.Kind == k {
+			return d.Layer
+		}
+	}
+	return ""
+}

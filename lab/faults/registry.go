@@ -1,0 +1,157 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fault is one thing set to go wrong.
+type Fault struct {
+	ID      int      `json:"id,omitempty"`
+	Kind    Kind     `json:"kind"`
+	Machine string   `json:"machine,omitempty"` // server name, id or address; "" is every one
+	Call    string   `json:"call,omitempty"`    // API faults: a call's name (create_server) or route (POST /servers); "" is every one
+	Port    uint16   `json:"port,omitempty"`    // network faults; 0 is every port
+	Step    string   `json:"step,omitempty"`    // node faults
+	Times   int      `json:"times,omitempty"`   // hits before it clears itself; 0 means until cleared
+	Skip    int      `json:"skip,omitempty"`    // matching occasions let pass first
+	Delay   Duration `json:"delay,omitempty"`   // before it strikes
+	For     Duration `json:"for,omitempty"`     // how long it lasts
+	Bytes   int64    `json:"bytes,omitempty"`
+	Hits    int      `json:"hits,omitempty"`
+
+	first time.Time // of the first hit; For counts from here for network faults
+}
+
+// Duration is a time.Duration written as "3s" in JSON.
+type Duration time.Duration
+
+// D is the plain duration.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+// MarshalText writes "1.5s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads "1.5s".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("duration %q: expected a number with a unit, such as 30s", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Occasion is a moment at which a fault could strike.
+type Occasion struct {
+	Layer   string
+	Machine []string // every name the machine goes by: id, server name, address; nil when the call is about none
+	Call    []string // the call's name and its route
+	Port    uint16
+	Step    string
+}
+
+// Set is the faults that are set. The zero value is empty and ready; methods are safe for concurrent use.
+type Set struct {
+	mu     sync.Mutex
+	faults []*Fault // guarded by mu
+	lastID int      // guarded by mu
+}
+
+// Add sets a fault and returns it with its id.
+func (s *Set) Add(f Fault) (Fault, error) {
+	if Layer(f.Kind) == "" {
+		return Fault{}, fmt.Errorf("fault kind %q: no such kind (fleet-lab faults lists them)", f.Kind)
+	}
+	if f.Times < 0 || f.Skip < 0 || f.Bytes < 0 || f.Delay < 0 || f.For < 0 {
+		return Fault{}, fmt.Errorf("fault %s: times, skip, bytes, delay and for can't be negative", f.Kind)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	f.ID, f.Hits, f.first = s.lastID, 0, time.Time{}
+	s.faults = append(s.faults, &f)
+	return f, nil
+}
+
+// MustAdd is Add for tests and fixed tables; a fault that can't be set is a broken invariant of the caller.
+func (s *Set) MustAdd(f Fault) Fault {
+	f, err := s.Add(f)
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+// Clear removes the fault with this id, or all of them when id is 0, and says how many.
+func (s *Set) Clear(id int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.faults)
+	s.faults = slices.DeleteFunc(s.faults, func(f *Fault) bool { return id == 0 || f.ID == id })
+	return before - len(s.faults)
+}
+
+// List returns what is set, oldest first.
+func (s *Set) List() []Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Fault, 0, len(s.faults))
+	for _, f := range s.faults {
+		out = append(out, *f)
+	}
+	return out
+}
+
+// Take returns the oldest fault that strikes at this occasion, if any, and counts the hit. With kinds given, only those
+// are looked at.
+func (s *Set) Take(o Occasion, kinds ...Kind) (Fault, bool) {
+	if s == nil {
+		return Fault{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range s.faults {
+		if !f.matches(o) || len(kinds) > 0 && !slices.Contains(kinds, f.Kind) || s.over(f) {
+			continue
+		}
+		if f.Skip > 0 {
+			f.Skip--
+			continue
+		}
+		f.Hits++
+		if f.first.IsZero() {
+			f.first = time.Now()
+		}
+		if f.Times > 0 && f.Hits >= f.Times {
+			s.faults = slices.Delete(s.faults, i, i+1)
+		}
+		return *f, true
+	}
+	return Fault{}, false
+}
+
+// over says whether a fault that lasts for a time from its first hit has ended. Only network faults last so: for a call,
+// For is how late the answer comes.
+func (s *Set) over(f *Fault) bool {
+	return Layer(f.Kind) == Net && f.For > 0 && !f.first.IsZero() && time.Since(f.first) > f.For.D()
+}
+
+func (f *Fault) matches(o Occasion) bool {
+	if Layer(f.Kind) != o.Layer {
+		return false
+	}
+	if f.Machine != "" && !slices.Contains(o.Machine, f.Machine) {
+		return false
+	}
+	if f.Call != "" && !slices.ContainsFunc(o.Call, func(c string) bool { return strings.EqualFold(c, f.Call) }) {
+		return false
+	}
+	if f.Step != "" && o.Step != "" && f.Step != o.Step {
+		return false
+	}
+	return f.Port == 0 || f.Port == o.Port
+}

@@ -1,0 +1,269 @@
+package scripted
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"popfleet/internal/strictjson"
+)
+
+const maxLineBytes = 24 << 20
+
+// bootstrap is the one command an operator runs (docs/protocols/exchange.md), digest and size cut out. White space
+// between its words is free: the document breaks the line for its readers.
+var bootstrap = regexp.MustCompile(`^` + strings.Join([]string{
+	`d=/run/fleet;`, `f=\$d/agent-([0-9a-f]{64});`, `umask 077;`, `mkdir -p \$d;`,
+	`if \[ -x \$f \]; then echo HAVE;`, `else echo NEED;`, `t=\$f\.\$\$;`, `head -c ([0-9]+) >\$t;`,
+	`echo "([0-9a-f]{64})  \$t" \| sha256sum -c --status - \|\| \{ rm -f \$t; echo BADDIGEST; exit 90; \};`,
+	`chmod 700 \$t;`, `mv \$t \$f;`, `fi;`, `exec \$f exchange`,
+}, `\s+`) + `$`)
+
+// serveCommand runs what an operator asked a shell to run: the bootstrap, or nothing else.
+func (m *Machine) serveCommand(bt *boot, s *session) {
+	g := bootstrap.FindStringSubmatch(strings.TrimSpace(s.command))
+	if g == nil || g[1] != g[3] {
+		m.ledger.hear(s.link, []byte(s.command+"\n"))
+		s.say("sh: the scripted machine runs the bootstrap of docs/protocols/exchange.md only")
+		s.exit(127)
+		return
+	}
+	in := bufio.NewReaderSize(s, 64<<10)
+	size, err := strconv.ParseInt(g[2], 10, 63)
+	if err != nil || !m.bootstrapped(bt, s, in, g[1], size) {
+		s.exit(90)
+		return
+	}
+	x := &exchange{m: m, bt: bt, s: s, in: in}
+	x.serve()
+	s.exit(0)
+}
+
+// bootstrapped receives the agent if it is not there yet, and checks that what arrived is what was announced.
+func (m *Machine) bootstrapped(bt *boot, s *session, in io.Reader, digest string, size int64) bool {
+	m.mu.Lock()
+	have := bt.agents[digest]
+	m.mu.Unlock()
+	if have {
+		fmt.Fprintln(s, "HAVE")
+		return true
+	}
+	fmt.Fprintln(s, "NEED")
+	h := sha256.New()
+	if n, err := io.CopyN(h, in, size); err != nil || hex.EncodeToString(h.Sum(nil)) != digest {
+		m.b.opt.Log.Info("agent did not arrive whole", "machine", m.cfg.Label, "bytes", n, "error", err)
+		fmt.Fprintln(s, "BADDIGEST")
+		return false
+	}
+	m.ledger.count(&m.ledger.agents, digest)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	bt.agents[digest] = true
+	return true
+}
+
+// exchange is one conversation with an operator.
+type exchange struct {
+	m  *Machine
+	bt *boot
+	s  *session
+	in *bufio.Reader
+
+	mu  sync.Mutex // of writing
+	req int        // id of the request in progress
+}
+
+func (x *exchange) serve() {
+	for {
+		line, err := x.line()
+		if err != nil {
+			return
+		}
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil || r.V != 1 {
+			x.fail(&remoteError{"bad_spec", fmt.Sprintf("request: version 1 expected, got %.80q", line), ""})
+			return
+		}
+		x.req = r.ID
+		data, err := x.do(r)
+		if x.bt.ctx.Err() != nil {
+			return // no power, no answer
+		}
+		if err != nil {
+			x.fail(err)
+			continue
+		}
+		x.emit(event{Kind: "result", Data: data})
+		if r.Op == "reboot" {
+			x.s.exit(0)
+			x.m.b.spawn(func() { x.m.reboot(x.bt) })
+			return
+		}
+	}
+}
+
+// line reads one line of JSON; everything an operator says is heard by the ledger, blobs are not.
+func (x *exchange) line() ([]byte, error) {
+	var out []byte
+	for {
+		part, err := x.in.ReadSlice('\n')
+		out = append(out, part...)
+		if len(out) > maxLineBytes {
+			return nil, errors.New("line too long")
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		x.m.ledger.hear(x.s.link, out)
+		return out, nil
+	}
+}
+
+func (x *exchange) emit(e event) {
+	e.V, e.ID = 1, x.req
+	if e.Time.IsZero() {
+		e.Time = time.Now().UTC()
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		x.m.b.opt.Log.Error("event", "error", err)
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, _ = x.s.Write(append(data, '\n')) // a cut connection is seen by the next read
+}
+
+func (x *exchange) fail(err error) {
+	var e *remoteError
+	if !errors.As(err, &e) {
+		e = &remoteError{Code: "failed", Message: err.Error()}
+	}
+	x.emit(event{Kind: "error", Error: e})
+}
+
+func (x *exchange) do(r request) (any, error) {
+	switch r.Op {
+	case "facts":
+		return x.m.facts(x.bt, x.s.link), nil
+	case "install":
+		return with(r, x.install)
+	case "seal":
+		return with(r, x.seal)
+	case "plan":
+		return with(r, func(n nodeSpec) (any, error) { return x.converge(n, false) })
+	case "apply":
+		return with(r, func(n nodeSpec) (any, error) { return x.converge(n, true) })
+	case "reboot":
+		return nil, nil
+	case "wipe":
+		return with(r, x.wipe)
+	}
+	return nil, &remoteError{"bad_spec", fmt.Sprintf("op %q is not known", r.Op), ""}
+}
+
+// with decodes a spec strictly and hands it on.
+func with[T any](r request, f func(T) (any, error)) (any, error) {
+	var spec T
+	if err := strictjson.Decode(r.Spec, &spec); err != nil {
+		return nil, &remoteError{"bad_spec", r.Op + " spec:" + err.Error(), ""}
+	}
+	return f(spec)
+}
+
+// step shows a step of the work and takes its time; false means that the power went.
+func (x *exchange) step(name string) bool {
+	x.emit(event{Kind: "step", Step: name, Status: "doing"})
+	if !pause(x.bt.ctx, x.m.b.opt.Timing.Step) {
+		return false
+	}
+	x.emit(event{Kind: "step", Step: name, Status: "done"})
+	return true
+}
+
+// fetch asks the operator for blobs and reads them.
+func (x *exchange) fetch(blobs []blob) error {
+	x.emit(event{Kind: "need", Blobs: blobs})
+	for _, b := range blobs {
+		line, err := x.line()
+		if err != nil {
+			return fmt.Errorf("blob header: %w", err)
+		}
+		var h blobHeader
+		if err := json.Unmarshal(line, &h); err != nil || h.Blob != b.SHA256 || h.SizeBytes != b.SizeBytes {
+			return &remoteError{"bad_spec", fmt.Sprintf("blob header %.120q does not answer the need for %s (%d bytes)", line, b.SHA256, b.SizeBytes), ""}
+		}
+		if err := x.receive(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *exchange) receive(b blob) error {
+	h := sha256.New()
+	n, err := io.CopyN(h, x.in, b.SizeBytes)
+	if err != nil {
+		return fmt.Errorf("blob %s: %d of %d bytes: %w", b.SHA256, n, b.SizeBytes, err)
+	}
+	x.emit(event{Kind: "progress", Step: "blobs", Done: n, Total: b.SizeBytes})
+	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
+		return &remoteError{"digest_mismatch", fmt.Sprintf("blob %s arrived as %s", b.SHA256, got), ""}
+	}
+	return nil
+}
+
+func (m *Machine) facts(bt *boot, link string) facts {
+	wrong := m.fault("wrong-node", "")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.disks[0]
+	f := facts{
+		Rescue: link == "rescue", Hostname: "rescue", BootID: bt.id, Firmware: m.cfg.Firmware, MemoryMB: m.cfg.MemoryMB,
+		Network: m.network(), UnixMilli: time.Now().UnixMilli(), Disks: []wireDisk{},
+	}
+	switch link {
+	case "system":
+		f.Hostname, f.Node, f.Sealed, f.RootLUKS, f.Release = d.Node, d.Node, d.Sealed, true, d.Release
+	case "factory":
+		f.Hostname = m.cfg.Label
+	}
+	if wrong {
+		f.Node, f.Hostname = "other-9", "other-9"
+	}
+	for i := range m.disks {
+		f.Disks = append(f.Disks, m.wireDisk(i))
+	}
+	return f
+}
+
+func (m *Machine) wireDisk(i int) wireDisk {
+	d := m.disks[i]
+	return wireDisk{d.Serial, "Scripted NVMe", d.SizeBytes, fmt.Sprintf("/dev/nvme%dn1", i), d.Marker, d.words()}
+}
+
+func (m *Machine) network() network {
+	n := network{MAC: m.cfg.MAC.String(), Gateway4: m.cfg.Gateway4.String(), Gateway6: "fe80::1"}
+	if m.cfg.Address.IsValid() {
+		n.Addresses = append(n.Addresses, m.cfg.Address.String()+"/32")
+	}
+	if m.cfg.Prefix6.IsValid() {
+		n.Addresses = append(n.Addresses, m.cfg.Prefix6.Addr().Next().String()+"/64")
+	}
+	return n
+}
+
+var errNoPower = context.Canceled
