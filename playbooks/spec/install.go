@@ -81,7 +81,7 @@ type Seal struct {
 	Version          int    `json:"version"` // 1
 	Node             string `json:"node"`
 	InstallKey       []byte `json:"install_key"`
-	MachineKey       []byte `json:"machine_key"`        // 32 bytes; slot with pbkdf2, 1000 iterations, prefer
+	MachineKey       []byte `json:"machine_key"`        // 32 random bytes as text, used as they are, 44 characters; slot with pbkdf2, 1000 iterations, prefer
 	RecoveryKey      []byte `json:"recovery_key"`       // text a person can type; slot with argon2id, fixed parameters
 	InitramfsHostKey []byte `json:"initramfs_host_key"` // OpenSSH private key PEM, ed25519
 	SystemHostKey    []byte `json:"system_host_key"`
