@@ -1,0 +1,3 @@
+package qemu
+
+const powerOnMark = "power on, boot "
