@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"popfleet/internal/dial"
+	"popfleet/internal/journal"
 	"popfleet/internal/pace"
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
@@ -73,25 +74,11 @@ type Memory interface {
 	SetNodeState(name string, s vault.NodeState) error
 }
 
-// Intent is an act about to begin.
-type Intent struct {
-	Run, Node, Op string
-	Attempt       int
-	Deadline      time.Time
-	Detail        any
-}
-
-// Outcome is how an act ended: done, failed or interrupted.
-type Outcome struct {
-	Status   string
-	Evidence any
-	Err      error
-}
-
-// Journal writes before acts and after. When Begin fails, the act does not happen.
+// Journal writes before acts and after. When Begin fails, the act does not happen; End writes even when ctx is over.
+// *journal.Journal has these methods.
 type Journal interface {
-	Begin(ctx context.Context, i Intent) (id int64, err error)
-	End(ctx context.Context, id int64, o Outcome) error
+	Begin(ctx context.Context, s journal.Step) (id int64, err error)
+	End(ctx context.Context, id int64, o journal.Outcome) error
 	Observe(ctx context.Context, run, node, stage string, evidence any) error
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"popfleet/internal/journal"
 )
 
 // Up brings nodes to serving, all side by side. Results come in the order of nodes; the error is for what concerns no
@@ -161,8 +163,8 @@ func (n *node) act(ctx context.Context, op Operation, seen Observation) error {
 	defer func() { n.op = "" }()
 	started := time.Now()
 	deadline := started.Add(op.Deadline)
-	id, err := n.Journal.Begin(ctx, Intent{Run: n.Run, Node: n.name, Op: string(op.Op), Attempt: n.attempts[op.Op],
-		Deadline: deadline, Detail: seen.evidence()})
+	id, err := n.Journal.Begin(ctx, journal.Step{Run: n.Run, Node: n.name, Op: string(op.Op), Deadline: deadline,
+		Intent: intent{op.Text, n.attempts[op.Op], seen.Stage, seen.evidence()}})
 	if err != nil {
 		return &Error{Node: n.name, Op: op.Op, Stage: seen.Stage, Err: fmt.Errorf("journal: %w", err), Next: n.next(err)}
 	}
@@ -200,18 +202,22 @@ func (n *node) serverAfter(op Op) *Server {
 	return n.server
 }
 
-// end writes the outcome even when the run was interrupted: the disk is still there.
+type intent struct {
+	Text    string   `json:"text"`
+	Attempt int      `json:"attempt"`
+	Stage   Stage    `json:"stage"`
+	Seen    evidence `json:"seen"`
+}
+
 func (n *node) end(ctx context.Context, id int64, evidence any, err error) error {
-	o := Outcome{Status: "done", Evidence: evidence, Err: err}
+	o := journal.Outcome{Status: journal.Done, Evidence: evidence}
 	switch {
-	case ctx.Err() != nil:
-		o.Status = "interrupted"
+	case err != nil && ctx.Err() != nil:
+		o.Status, o.Err = journal.Interrupted, err.Error()
 	case err != nil:
-		o.Status = "failed"
+		o.Status, o.Err = journal.Failed, err.Error()
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if jerr := n.Journal.End(ending, id, o); jerr != nil {
+	if jerr := n.Journal.End(ctx, id, o); jerr != nil {
 		return errors.Join(fmt.Errorf("journal: %w", jerr), err)
 	}
 	return nil
