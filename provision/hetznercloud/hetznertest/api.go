@@ -217,7 +217,7 @@ func (a *API) fillServer(o Object, id int64, body Object) {
 	o["status"], o["locked"], o["rescue_enabled"] = "initializing", true, false
 	o["server_type"] = Object{"id": 1, "name": body["server_type"]}
 	o["location"] = Object{"id": 1, "name": body["location"]}
-	o["image"] = nil
+	o["image"], o["placement_group"] = nil, nil
 	o["public_net"] = Object{
 		"ipv4":         Object{"id": id, "ip": fmt.Sprintf("198.18.%d.%d", n/250, n%250+1), "dns_ptr": "default", "blocked": false},
 		"ipv6":         Object{"id": id, "ip": fmt.Sprintf("2001:db8:1:%x::/64", n), "dns_ptr": []any{}, "blocked": false},

@@ -1,0 +1,106 @@
+package stack
+
+import (
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"popfleet/provision/hetznercloud"
+)
+
+// object is any resource of ours inside the inline program.
+type object struct {
+	pulumi.CustomResourceState
+	Addr4 pulumi.StringOutput `pulumi:"addr4"`
+	Addr6 pulumi.StringOutput `pulumi:"addr6"`
+}
+
+// program registers everything wanted; Pulumi works out the rest.
+func program(w Wanted) pulumi.RunFunc {
+	return func(ctx *pulumi.Context) error {
+		b := &builder{ctx: ctx, objects: map[string]*object{}}
+		b.add("SSHKey", "ssh-key", pulumi.Map{"name": pulumi.String(w.SSHKey.Name),
+			"publicKey": pulumi.String(w.SSHKey.PublicKey), "labels": labels(w.SSHKey.Labels)})
+		b.add("Firewall", "firewall", pulumi.Map{"name": pulumi.String(w.Firewall.Name),
+			"rules": rules(w.Firewall.Rules), "labels": labels(w.Firewall.Labels)})
+		for _, n := range w.Networks {
+			b.add("Network", n.Labels[hetznercloud.LabelKey], pulumi.Map{"name": pulumi.String(n.Name),
+				"range": pulumi.String(n.Range), "subnet": pulumi.String(n.Subnet), "zone": pulumi.String(n.Zone),
+				"labels": labels(n.Labels)})
+		}
+		for _, g := range w.PlacementGroups {
+			b.add("PlacementGroup", g.Labels[hetznercloud.LabelKey], pulumi.Map{"name": pulumi.String(g.Name),
+				"labels": labels(g.Labels)})
+		}
+		for _, s := range w.Servers {
+			b.server(s)
+		}
+		return b.err
+	}
+}
+
+// builder registers resources and keeps the first error.
+type builder struct {
+	ctx     *pulumi.Context
+	objects map[string]*object
+	err     error
+}
+
+func (b *builder) add(kind, key string, props pulumi.Map) *object {
+	if b.err != nil {
+		return nil
+	}
+	o := &object{}
+	props["key"] = pulumi.String(key)
+	b.err = b.ctx.RegisterResource(token(kind), key, props, o)
+	b.objects[key] = o
+	return o
+}
+
+func (b *builder) server(s Server) {
+	if b.err != nil {
+		return
+	}
+	props := pulumi.Map{
+		"node": pulumi.String(s.Node), "name": pulumi.String(s.Name), "serverType": pulumi.String(s.ServerType),
+		"location": pulumi.String(s.Location), "image": pulumi.String(s.Image), "labels": labels(s.Labels),
+		"sshKeys": b.ids("ssh-key"), "firewalls": b.ids("firewall"), "networks": b.ids(s.Network),
+	}
+	if g := b.objects[s.PlacementGroup]; g != nil {
+		props["placementGroup"] = g.ID()
+	}
+	o := b.add("Server", s.Key(), props)
+	if b.err != nil || s.Reverse == "" {
+		return
+	}
+	for key, ip := range map[string]pulumi.StringOutput{"reverse4.": o.Addr4, "reverse6.": o.Addr6} {
+		b.add("ReverseDNS", key+s.Node, pulumi.Map{"node": pulumi.String(s.Node), "server": o.ID(), "ip": ip,
+			"name": pulumi.String(s.Reverse)})
+	}
+}
+
+// ids lists the ids of the objects with these keys; unknown keys are left out.
+func (b *builder) ids(keys ...string) pulumi.Array {
+	out := pulumi.Array{}
+	for _, k := range keys {
+		if o := b.objects[k]; o != nil {
+			out = append(out, o.ID())
+		}
+	}
+	return out
+}
+
+func labels(m map[string]string) pulumi.StringMap {
+	out := pulumi.StringMap{}
+	for k, v := range m {
+		out[k] = pulumi.String(v)
+	}
+	return out
+}
+
+func rules(list []hetznercloud.Rule) pulumi.Array {
+	out := pulumi.Array{}
+	for _, r := range list {
+		out = append(out, pulumi.Map{"protocol": pulumi.String(r.Protocol), "port": pulumi.String(r.Port),
+			"description": pulumi.String(r.Description)})
+	}
+	return out
+}

@@ -1,0 +1,116 @@
+package stack
+
+import (
+	"context"
+	"crypto/sha256"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"popfleet/provision/hetznercloud"
+)
+
+// recorder keeps what our provider saw and did in this run. The provider lives in this process, so errors keep their
+// type and outputs need no second call of the CLI.
+type recorder struct {
+	progress Progress
+
+	mu      sync.Mutex
+	servers map[string]ServerOutput // by node; guarded by mu
+	errors  map[string]error        // by key; guarded by mu
+	changes Changes                 // guarded by mu
+}
+
+func newRecorder(p Progress) *recorder {
+	if p == nil {
+		p = func(Event) {}
+	}
+	return &recorder{progress: p, servers: map[string]ServerOutput{}, errors: map[string]error{}}
+}
+
+// begin announces an operation on key and returns a context whose waits are reported, and a function to end it with.
+func (r *recorder) begin(ctx context.Context, key, phase string) (context.Context, func(error) error) {
+	node := nodeOf(key)
+	r.progress(Event{Node: node, Key: key, Phase: phase})
+	ctx = hetznercloud.WithWaiting(ctx, func(waiting string) {
+		r.progress(Event{Node: node, Key: key, Phase: phase, Waiting: waiting})
+	})
+	return ctx, func(err error) error {
+		if err != nil {
+			r.fail(key, err)
+			r.progress(Event{Node: node, Key: key, Phase: "failed", Err: err})
+			return err
+		}
+		r.progress(Event{Node: node, Key: key, Phase: "done"})
+		return nil
+	}
+}
+
+func (r *recorder) fail(key string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.errors[key] == nil {
+		r.errors[key] = err
+	}
+}
+
+func (r *recorder) change(c Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes = append(r.changes, c)
+}
+
+func (r *recorder) server(node string, s ServerOutput) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.servers[node] = s
+}
+
+func (r *recorder) gone(node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.servers, node)
+}
+
+// result sorts what was recorded by node. A wanted server that neither exists nor failed was not attempted.
+func (r *recorder) result(w Wanted) Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	res := Result{Servers: maps.Clone(r.servers), Errors: map[string]error{}, Changes: slices.Clone(r.changes)}
+	for _, key := range sortedKeys(r.errors) {
+		node := nodeOf(key)
+		if res.Errors[node] == nil {
+			res.Errors[node] = r.errors[key]
+		}
+	}
+	for _, s := range w.Servers {
+		if _, ok := res.Servers[s.Node]; !ok && res.Errors[s.Node] == nil {
+			res.Errors[s.Node] = ErrSkipped
+		}
+	}
+	return res
+}
+
+// nodeOf is the node that a key belongs to, or "".
+func nodeOf(key string) string {
+	kind, node, _ := strings.Cut(key, ".")
+	switch kind {
+	case "server", "reverse4", "reverse6":
+		return node
+	}
+	return ""
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func sha256sum(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
+
+func (r *recorder) failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.errors) > 0
+}

@@ -1,0 +1,79 @@
+package stack
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pulumi/pulumi-go-provider/infer"
+
+	"popfleet/provision/hetznercloud"
+)
+
+// ReverseArgs are a reverse DNS entry's inputs, and its whole state. An empty IP is an address that the server does not
+// have: there is nothing to set.
+type ReverseArgs struct {
+	Key    string `pulumi:"key"`
+	Node   string `pulumi:"node"`
+	Server string `pulumi:"server"`
+	IP     string `pulumi:"ip"`
+	Name   string `pulumi:"name"`
+}
+
+type reverseResource struct{ *cloud }
+
+func (r *reverseResource) Annotate(a infer.Annotator) { a.SetToken("index", "ReverseDNS") }
+
+// Create sets the name.
+func (r *reverseResource) Create(ctx context.Context, req infer.CreateRequest[ReverseArgs]) (infer.CreateResponse[ReverseArgs], error) {
+	in := req.Inputs
+	return create(ctx, r.cloud, "ReverseDNS", in.Key, in, req.DryRun, func(ctx context.Context) (string, error) {
+		return in.Key, r.set(ctx, in)
+	})
+}
+
+func (r *reverseResource) set(ctx context.Context, in ReverseArgs) error {
+	if in.IP == "" {
+		return nil
+	}
+	return r.driver.SetReverse(ctx, in.Server, in.IP, in.Name)
+}
+
+// Read looks at the name through the server.
+func (r *reverseResource) Read(ctx context.Context, req infer.ReadRequest[ReverseArgs, ReverseArgs]) (infer.ReadResponse[ReverseArgs, ReverseArgs], error) {
+	return read(ctx, r.cloud, "ReverseDNS", req.Inputs.Key, req, func(ctx context.Context, in ReverseArgs) (ReverseArgs, bool, error) {
+		s, ok, err := r.server(ctx, in.Server)
+		switch in.IP {
+		case text(s.Addr4):
+			in.Name = s.Reverse4
+		case text(s.Addr6):
+			in.Name = s.Reverse6
+		}
+		return in, ok, err
+	})
+}
+
+// Diff compares everything; a server that was rented anew brings another id and other addresses.
+func (r *reverseResource) Diff(_ context.Context, req infer.DiffRequest[ReverseArgs, ReverseArgs]) (infer.DiffResponse, error) {
+	old, in := req.State, req.Inputs
+	return diffOf(field{"server", old.Server, in.Server}, field{"ip", old.IP, in.IP}, field{"name", old.Name, in.Name}), nil
+}
+
+// Update sets the name.
+func (r *reverseResource) Update(ctx context.Context, req infer.UpdateRequest[ReverseArgs, ReverseArgs]) (infer.UpdateResponse[ReverseArgs], error) {
+	in := req.Inputs
+	d, _ := r.Diff(ctx, infer.DiffRequest[ReverseArgs, ReverseArgs]{State: req.State, Inputs: in})
+	return update(ctx, r.cloud, "ReverseDNS", in.Key, in, req.DryRun, d, func(ctx context.Context) error { return r.set(ctx, in) })
+}
+
+// Delete gives the provider's default name back; a server that is gone has none.
+func (r *reverseResource) Delete(ctx context.Context, req infer.DeleteRequest[ReverseArgs]) (infer.DeleteResponse, error) {
+	return remove(ctx, r.cloud, "ReverseDNS", req.State.Key, func(ctx context.Context) error {
+		in := req.State
+		in.Name = ""
+		err := r.set(ctx, in)
+		if errors.Is(err, hetznercloud.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
