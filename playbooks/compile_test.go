@@ -44,7 +44,7 @@ func fleet() *inventory.Fleet {
 }
 
 func testRelease() *spec.Release {
-	r := &spec.Release{Digest: strings.Repeat("d", 64)}
+	r := &spec.Release{}
 	for i, name := range []string{"bin/comments", "bin/fleet-agent", "bin/fleet-dns", "bin/fleet-replicator", "bin/fleet-store", "bin/fleet-transport", "share/city.mmdb"} {
 		mode := uint32(0o755)
 		if strings.HasPrefix(name, "share") {
@@ -52,6 +52,7 @@ func testRelease() *spec.Release {
 		}
 		r.Files = append(r.Files, spec.ReleaseFile{Path: name, Mode: mode, SHA256: fmt.Sprintf("%064d", i), SizeBytes: 10})
 	}
+	r.Digest = r.ManifestDigest()
 	return r
 }
 

@@ -125,7 +125,7 @@ func run(ctx context.Context, o Options, n *spec.Node, s exchange.Session, dry b
 	}
 	for _, st := range j.stages() {
 		if err := j.stage(ctx, st); err != nil {
-			return spec.Applied{}, withCode(st.name, err)
+			return spec.Applied{}, fmt.Errorf("%s: %w", st.name, err)
 		}
 	}
 	return j.result()
@@ -216,20 +216,6 @@ func rightNode(t *tree, name string) error {
 			Hint: "an address was reused, or two nodes answer on it; nothing was changed"}
 	}
 	return nil
-}
-
-// withCode keeps an error's code while its message says in which stage it happened.
-func withCode(stage string, err error) error {
-	var e *spec.Error
-	if errors.As(err, &e) {
-		return &spec.Error{Code: e.Code, Message: stage + ": " + messageOf(err, e), Hint: e.Hint}
-	}
-	return fmt.Errorf("%s: %w", stage, err)
-}
-
-// messageOf is err's text without the hint, which travels on its own.
-func messageOf(err error, e *spec.Error) string {
-	return strings.Replace(err.Error(), e.Error(), e.Message, 1)
 }
 
 // IsLocked says whether err means that another apply runs on this machine.

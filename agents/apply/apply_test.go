@@ -37,14 +37,14 @@ func TestConvergesThenTouchesNothing(t *testing.T) {
 	want := []string{
 		"group fleet", "group fleet-dns", "group fleet-app", "user fleet-dns", "user fleet-app", "dir /etc/fleet/tls",
 		"file /etc/fleet/dns.json", "file /etc/fleet/app.json", "file /etc/fleet/tls/dns.key", "file /etc/systemd/resolved.conf.d/fleet.conf",
-		"file /etc/sysctl.d/90-fleet.conf", "sysctl net.ipv4.tcp_mtu_probing", "nftables", "release " + shortDigest(digest("one")),
+		"file /etc/sysctl.d/90-fleet.conf", "sysctl net.ipv4.tcp_mtu_probing", "nftables", "release " + shortDigest(m.one()),
 		"unit fleet-dns.service", "unit fleet-app.service", "systemd reload",
 		"unit fleet-dns.service enable", "unit fleet-dns.service start", "unit fleet-app.service enable", "unit fleet-app.service start",
 	}
 	if d := cmp.Diff(want, first.Changed); d != "" {
 		t.Fatal(d)
 	}
-	if first.Release != digest("one") || first.BootID != "3f6c" {
+	if first.Release != m.one() || first.BootID != "3f6c" {
 		t.Fatalf("result %+v", first)
 	}
 	before := m.snapshot()
@@ -118,7 +118,7 @@ func TestKilledAnywhereConverges(t *testing.T) {
 				n.Files[0].Content = []byte("{\"ttl\":99}\n")
 				n.Nftables = "table inet fleet { chain x {} }\n"
 				n.Units[1].Content += "Nice=1\n"
-				n.Release = m.bundle("two", map[string]string{"bin/fleet-dns": "dns 2", "bin/fleet-app": "app 1"})
+				n.Release = m.bundle(map[string]string{"bin/fleet-dns": "dns 2", "bin/fleet-app": "app 1"})
 			}
 			killed = m.killAt(n, at)
 			m.mustApply(n)
@@ -152,7 +152,7 @@ func TestUpgradeRestartsOnlyWhatChanged(t *testing.T) {
 	m := newMachine(t)
 	m.mustApply(m.node())
 	n := m.node()
-	n.Release = m.bundle("two", map[string]string{"bin/fleet-dns": "dns 2", "bin/fleet-app": "app 1"})
+	n.Release = m.bundle(map[string]string{"bin/fleet-dns": "dns 2", "bin/fleet-app": "app 1"})
 	m.mustApply(n)
 	if d := cmp.Diff([]string{"systemctl restart fleet-dns.service"}, m.calls); d != "" {
 		t.Fatal(d)
@@ -161,11 +161,11 @@ func TestUpgradeRestartsOnlyWhatChanged(t *testing.T) {
 		t.Fatalf("fetched more than was missing: %s", d)
 	}
 	previous, err := os.Readlink(filepath.Join(m.root, "opt/fleet/previous"))
-	if err != nil || previous != "releases/"+digest("one") {
+	if err != nil || previous != "releases/"+m.one() {
 		t.Fatalf("previous is %q, %v", previous, err)
 	}
 	back := m.mustApply(m.node()) // roll back: everything is still there
-	if len(m.sent) > 0 || back.Release != digest("one") {
+	if len(m.sent) > 0 || back.Release != m.one() {
 		t.Fatalf("rollback fetched %v, runs %s", m.sent, back.Release)
 	}
 }
@@ -174,7 +174,7 @@ func TestOldReleasesArePruned(t *testing.T) {
 	m := newMachine(t)
 	for i := range 5 {
 		n := m.node()
-		n.Release = m.bundle(fmt.Sprint(i), map[string]string{"bin/fleet-dns": fmt.Sprintf("dns %d", i), "bin/fleet-app": "app"})
+		n.Release = m.bundle(map[string]string{"bin/fleet-dns": fmt.Sprintf("dns %d", i), "bin/fleet-app": "app"})
 		m.mustApply(n)
 	}
 	releases, err := os.ReadDir(filepath.Join(m.root, "opt/fleet/releases"))
@@ -192,7 +192,7 @@ func TestDamagedReleaseIsRepaired(t *testing.T) {
 	m.mustApply(m.node())
 	m.write("/opt/fleet/current/bin/fleet-dns", "dns X") // same length, other content
 	a := m.mustApply(m.node())
-	if !slices.Contains(a.Changed, "release "+shortDigest(digest("one"))) || m.read("/opt/fleet/current/bin/fleet-dns") != "dns 1" {
+	if !slices.Contains(a.Changed, "release "+shortDigest(m.one())) || m.read("/opt/fleet/current/bin/fleet-dns") != "dns 1" {
 		t.Fatalf("changed %v, content %q", a.Changed, m.read("/opt/fleet/current/bin/fleet-dns"))
 	}
 }

@@ -248,16 +248,20 @@ func (m *machine) snapshot() map[string]string {
 }
 
 // bundle makes a release of path → content and lets the operator's end have its blobs.
-func (m *machine) bundle(name string, files map[string]string) *spec.Release {
-	r := &spec.Release{Digest: digest(name)}
+func (m *machine) bundle(files map[string]string) *spec.Release {
+	r := &spec.Release{}
 	for _, p := range []string{"bin/fleet-dns", "bin/fleet-app"} {
 		if c, ok := files[p]; ok {
 			m.blobs[digest(c)] = []byte(c)
 			r.Files = append(r.Files, spec.ReleaseFile{Path: p, Mode: 0o755, SHA256: digest(c), SizeBytes: int64(len(c))})
 		}
 	}
+	r.Digest = r.ManifestDigest()
 	return r
 }
+
+// one is the digest of the release in node's spec.
+func (m *machine) one() string { return m.node().Release.Digest }
 
 func digest(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
 
@@ -279,7 +283,7 @@ func (m *machine) node() *spec.Node {
 		},
 		Sysctl:   []spec.Sysctl{{Key: "net.ipv4.tcp_mtu_probing", Value: "1"}, {Key: "net.ipv4.tcp_rmem", Value: "4096 87380 6291456"}},
 		Nftables: "table inet fleet {}\n",
-		Release:  m.bundle("one", map[string]string{"bin/fleet-dns": "dns 1", "bin/fleet-app": "app 1"}),
+		Release:  m.bundle(map[string]string{"bin/fleet-dns": "dns 1", "bin/fleet-app": "app 1"}),
 		Units: []spec.Unit{
 			{Name: "fleet-dns.service", Content: "[Service]\nExecStart=dns\n", Enabled: true, Running: true, Release: "bin/fleet-dns"},
 			{Name: "fleet-app.service", Content: "[Service]\nExecStart=app\n", Enabled: true, Running: true, Release: "bin/fleet-app"},

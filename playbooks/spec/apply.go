@@ -70,7 +70,7 @@ type Unit struct {
 // Release names a content-addressed bundle. It lives at /opt/fleet/releases/<digest hex>/, its blobs at
 // /opt/fleet/blobs/<sha256 hex>; /opt/fleet/current and /opt/fleet/previous are symlinks to releases.
 type Release struct {
-	Digest string        `json:"digest"` // sha256 over the canonical manifest, see playbooks/release
+	Digest string        `json:"digest"` // [Release.ManifestDigest]
 	Files  []ReleaseFile `json:"files"`
 }
 

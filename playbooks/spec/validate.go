@@ -1,10 +1,12 @@
 package spec
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"popfleet/internal/strictjson"
@@ -271,6 +273,9 @@ func (v *validation) release(r *Release) {
 		}
 		modes[f.SHA256] = f.Mode
 	}
+	if got := r.ManifestDigest(); got != r.Digest {
+		v.addf("release %s: its files have the digest %s", r.Digest, got)
+	}
 }
 
 func (v *validation) units(n *Node) {
@@ -318,4 +323,17 @@ func (r *Release) File(path string) (ReleaseFile, bool) {
 		}
 	}
 	return ReleaseFile{}, false
+}
+
+// ManifestDigest is the release's name by its content (docs/formats/release.md): whoever has the manifest can check the
+// digest, and two bundles of the same files have the same name wherever they were made.
+func (r *Release) ManifestDigest() string {
+	files := slices.Clone(r.Files)
+	slices.SortFunc(files, func(a, b ReleaseFile) int { return strings.Compare(a.Path, b.Path) })
+	h := sha256.New()
+	fmt.Fprint(h, "popfleet release 1\n")
+	for _, f := range files {
+		fmt.Fprintf(h, "%04o %s %d %s\n", f.Mode, f.SHA256, f.SizeBytes, f.Path)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }

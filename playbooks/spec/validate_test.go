@@ -9,6 +9,8 @@ import (
 
 func good() Node {
 	sha := strings.Repeat("a", 64)
+	release := &Release{Files: []ReleaseFile{{Path: "bin/fleet-dns", Mode: 0o755, SHA256: sha, SizeBytes: 3}}}
+	release.Digest = release.ManifestDigest()
 	return Node{
 		Version: 1, Name: "fsn-1", Packages: []string{"nftables"},
 		Groups:   []Group{{Name: "fleet"}, {Name: "fleet-dns"}},
@@ -17,7 +19,7 @@ func good() Node {
 		Files:    []File{{Path: "/etc/fleet/dns.json", Mode: 0o640, Owner: "root", Group: "fleet-dns", Content: []byte("{}"), Restart: []string{"fleet-dns.service"}}},
 		Sysctl:   []Sysctl{{Key: "net.ipv4.tcp_mtu_probing", Value: "1"}},
 		Nftables: "table inet fleet {}\n",
-		Release:  &Release{Digest: sha, Files: []ReleaseFile{{Path: "bin/fleet-dns", Mode: 0o755, SHA256: sha, SizeBytes: 3}}},
+		Release:  release,
 		Units:    []Unit{{Name: "fleet-dns.service", Content: "[Service]\n", Enabled: true, Running: true, Release: "bin/fleet-dns"}},
 		Checks:   []Check{{Service: "dns", Socket: "/run/fleet-dns/control.sock", TimeoutSec: 30}},
 	}
@@ -57,6 +59,7 @@ func TestValidateRefuses(t *testing.T) {
 		"release escape":     {func(n *Node) { n.Release.Files[0].Path = "../x" }, "bad name"},
 		"release dot":        {func(n *Node) { n.Release.Files[0].Path = "bin/.." }, "bad name"},
 		"release sha":        {func(n *Node) { n.Release.Files[0].SHA256 = "xyz" }, "64 hex digits"},
+		"release digest":     {func(n *Node) { n.Release.Digest = strings.Repeat("0", 64) }, "its files have the digest"},
 		"binary not there":   {func(n *Node) { n.Units[0].Release = "bin/other" }, "which the release does not have"},
 		"check without time": {func(n *Node) { n.Checks[0].TimeoutSec = 0 }, "expected 1 to"},
 	}
