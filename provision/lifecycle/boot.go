@@ -60,9 +60,12 @@ func (n *node) arrived(seen Observation, cycles int) (any, error) {
 	return rescueEvidence{HostKey: ssh.FingerprintSHA256(key), Trust: "tofu", Cycles: cycles}, n.remember(s)
 }
 
-// diskSeen is how many looks in a row must find a system that is not rescue before it counts: right after a reset the
-// old system may answer once more.
-const diskSeen = 3
+// A system that is not rescue counts once it was seen at diskSeen looks in a row, the first of them diskGrace before the
+// last: right after a reset the old system may answer once more, and a rescue system may let nobody in for a moment.
+const (
+	diskSeen  = 3
+	diskGrace = 10 * time.Second
+)
 
 func (n *node) awaitRescue(ctx context.Context, s Server, published []string) error {
 	trust, err := rescueTrust(published)
@@ -72,7 +75,7 @@ func (n *node) awaitRescue(ctx context.Context, s Server, published []string) er
 	ctx, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(rescuePatience), ErrNoAnswer)
 	defer cancel()
 	n.waiting("rescue to answer on %s", n.sshAddr(s))
-	disk := 0
+	disk, first := 0, time.Time{}
 	for {
 		err := n.tryRescue(ctx, s, trust)
 		var wrong *remote.HostKeyError
@@ -82,7 +85,10 @@ func (n *node) awaitRescue(ctx context.Context, s Server, published []string) er
 		case errors.As(err, &wrong):
 			return err
 		case errors.Is(err, ErrDiskBooted):
-			if disk++; disk == diskSeen {
+			if disk++; disk == 1 {
+				first = time.Now()
+			}
+			if disk >= diskSeen && time.Since(first) >= n.Pace.Of(diskGrace) {
 				return err
 			}
 		default:

@@ -184,6 +184,7 @@ func (n *node) act(ctx context.Context, op Operation, seen Observation) error {
 		// The operation's own failure carries what it waited for, which the next look would forget.
 		return n.failedAct(op, seen, err)
 	}
+	n.wait = waitingFor{}
 	n.tell(Event{Node: n.name, Kind: EventEnd, Op: op.Op, Attempt: n.attempts[op.Op], Since: started})
 	return nil
 }
