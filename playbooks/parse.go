@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -72,8 +73,8 @@ func parse(name, body string) (*Playbook, []inventory.Problem) {
 	if err != nil {
 		return nil, []inventory.Problem{yamlProblem(name, err)}
 	}
-	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
-		return nil, []inventory.Problem{p.problem("", fmt.Sprintf("%d YAML documents", len(file.Docs)), "expected one mapping that begins with playbook:")}
+	if len(file.Docs) != 1 || file.Docs[0].Body == nil || file.Docs[0].Body.Type() == ast.CommentType {
+		return nil, []inventory.Problem{p.problem("", "is empty or more than one YAML document", "expected one mapping that begins with playbook:")}
 	}
 	root := file.Docs[0].Body
 	w := walker{src: &p.source}
@@ -203,7 +204,9 @@ func (p *Playbook) check() []inventory.Problem {
 		bad("service.name", "is missing", "")
 	}
 	for i, f := range p.Files {
-		word(fmt.Sprintf("files[%d].format", i), f.Format, "", "json")
+		if f.Format != "" {
+			word(fmt.Sprintf("files[%d].format", i), f.Format, "json")
+		}
 		if _, err := mode(f.Mode, 0o644); err != nil {
 			bad(fmt.Sprintf("files[%d].mode", i), err.Error(), `expected octal text, e.g. "0640"`)
 		}
@@ -220,5 +223,8 @@ func (p *Playbook) check() []inventory.Problem {
 			bad(fmt.Sprintf("ports[%d].port", i), "is missing or 0", "")
 		}
 	}
+	slices.SortStableFunc(out, func(a, b inventory.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 	return out
 }
