@@ -64,6 +64,9 @@ func tree(r *report, data []byte) (ast.Node, bool) {
 		return fail(start, fmt.Sprintf("the file is larger than %d bytes", maxFileBytes), "")
 	}
 	tokens := lexer.Tokenize(string(data))
+	if len(tokens) > maxTokens {
+		return fail(tokenPlace(tokens[maxTokens]), fmt.Sprintf("the file holds more than %d YAML tokens", maxTokens), "a thousand nodes take about 15000")
+	}
 	if p, deep := tooDeep(tokens); deep {
 		return fail(p, fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
 	}
@@ -101,6 +104,9 @@ func syntaxError(err error) (position, string) {
 	}
 	return tokenPlace(e.GetToken()), "not YAML: " + e.GetMessage()
 }
+
+// maxTokens bounds the parser's time, which grows with the square of a mapping's entries: 20,000 keys take seconds.
+const maxTokens = 60_000
 
 // maxDepth bounds nesting before the parser, which recurses, sees it. A fleet file is six levels deep.
 const maxDepth = 64

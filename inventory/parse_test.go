@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,6 +186,30 @@ func TestDeepNestingIsRefused(t *testing.T) {
 				t.Error("accepted")
 			}
 		})
+	}
+}
+
+// A thousand nodes are a fleet; a hundred thousand keys are an attack on the parser.
+func TestSizeIsBounded(t *testing.T) {
+	var fleet strings.Builder
+	fleet.WriteString("version: 1\nname: demo\ndomain: demo.test\ncontrollers: [{name: c, address: 192.0.2.1:1}]\n")
+	fleet.WriteString("defaults: {location: fsn1}\npops:\n")
+	for p := range 50 {
+		fmt.Fprintf(&fleet, "  - name: p%d\n    nodes:\n", p)
+		for n := range 20 {
+			fmt.Fprintf(&fleet, "      - name: p%d-%d\n        machine: {disks: {serials: [S%d-%d]}}\n", p, n+1, p, n)
+		}
+	}
+	f, err := Parse("fleet.yaml", []byte(fleet.String()))
+	if err != nil || len(f.Resolved()) != 1000 {
+		t.Errorf("a thousand nodes: %v", err)
+	}
+	var keys strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&keys, "k%d: 1\n", i)
+	}
+	if _, err := Parse("fleet.yaml", []byte(keys.String())); err == nil || !strings.Contains(err.Error(), "YAML tokens") {
+		t.Errorf("a hundred thousand keys: %v", err)
 	}
 }
 

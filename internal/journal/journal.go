@@ -16,8 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	_ "modernc.org/sqlite" // database/sql finds drivers by registration
 )
 
 // Journal is an open journal. Its methods may be called from several goroutines, and several processes may have the
@@ -61,7 +59,7 @@ func open(path string) (*Journal, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1) // one writer; a second connection of ours could only wait for the first
-	if err := migrate(db); err != nil {
+	if err := prepare(db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Journal{db: db, now: time.Now}, nil

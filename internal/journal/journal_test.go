@@ -357,3 +357,22 @@ func BenchmarkStep(b *testing.B) {
 		}
 	}
 }
+
+// Changing to WAL and making the schema are each done by one, while the others wait.
+func TestOpenedByManyAtOnce(t *testing.T) {
+	for range 5 {
+		path := filepath.Join(t.TempDir(), "journal.db")
+		var wg sync.WaitGroup
+		for range 12 {
+			wg.Go(func() {
+				j, err := Open(path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				j.Close()
+			})
+		}
+		wg.Wait()
+	}
+}
