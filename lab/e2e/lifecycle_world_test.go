@@ -30,12 +30,13 @@ import (
 
 // world is an operator's folder and a lab of scripted machines, all quick.
 type world struct {
-	lab    *inprocess.Lab
-	vault  *vault.Vault
-	driver *hetznercloud.Driver
-	nodes  []lifecycle.Node
-	deps   lifecycle.Deps
-	agent  remote.Agent
+	lab      *inprocess.Lab
+	vault    *vault.Vault
+	vaultDir string
+	driver   *hetznercloud.Driver
+	nodes    []lifecycle.Node
+	deps     lifecycle.Deps
+	agent    remote.Agent
 
 	mu     sync.Mutex
 	events []lifecycle.Event // guarded by mu
@@ -54,19 +55,34 @@ func newWorld(t testing.TB, o inprocess.Options, nodes int) *world {
 	}
 	w := &world{lab: inprocess.Start(t, o)}
 	var err error
-	w.vault, err = vault.Create(filepath.Join(t.TempDir(), "secrets"), inventory.SecretText("correct horse"), vault.Options{Fleet: "demo", WorkFactor: 10})
+	w.vaultDir = filepath.Join(t.TempDir(), "secrets")
+	w.vault, err = vault.Create(w.vaultDir, inventory.SecretText(passphrase), vault.Options{Fleet: "demo", WorkFactor: 10})
 	must(t, err)
-	w.driver, err = hetznercloud.New(hetznercloud.Options{Token: inventory.SecretText(w.lab.Token), Endpoint: w.lab.URL,
-		Pace: quickPace, CallTimeout: 3 * time.Second, Budget: 10 * time.Second, Backoff: 5 * time.Millisecond})
-	must(t, err)
-	t.Cleanup(w.driver.Close)
-	for i := range nodes {
-		w.nodes = append(w.nodes, lifecycle.Node{Name: fmt.Sprintf("fsn-%d", i+1), PoP: "fsn",
-			Machine: inventory.Machine{Provider: "hetznercloud", ServerType: "cx23", Location: "fsn1"}})
-	}
+	w.connectDriver(t, quickPace)
+	w.nodes = nodesNamed(nodes)
 	w.agent = tempAgent(t)
 	w.deps = w.newDeps(t)
 	return w
+}
+
+const passphrase = "correct horse battery"
+
+func nodesNamed(n int) []lifecycle.Node {
+	var out []lifecycle.Node
+	for i := range n {
+		out = append(out, lifecycle.Node{Name: fmt.Sprintf("fsn-%d", i+1), PoP: "fsn",
+			Machine: inventory.Machine{Provider: "hetznercloud", ServerType: "cx23", Location: "fsn1"}})
+	}
+	return out
+}
+
+func (w *world) connectDriver(t testing.TB, p pace.Pace) {
+	t.Helper()
+	var err error
+	w.driver, err = hetznercloud.New(hetznercloud.Options{Token: inventory.SecretText(w.lab.Token), Endpoint: w.lab.URL,
+		Pace: p, CallTimeout: 3 * time.Second, Budget: 10 * time.Second, Backoff: 5 * time.Millisecond})
+	must(t, err)
+	t.Cleanup(w.driver.Close)
 }
 
 func (w *world) newDeps(t testing.TB) lifecycle.Deps {
