@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -107,7 +108,7 @@ func (s *service) wake() {
 // state is what this node says of itself, in the words of the map.
 func (s *service) state() string {
 	running := s.edge.Count().Requests
-	problem := s.app.problem()
+	problem := s.Health()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch limit := s.cfg.Limits.Requests; {
@@ -142,7 +143,7 @@ func (s *service) nodes() ([]feed.Node, bool) {
 }
 
 // Health is nil while clients can be served.
-func (s *service) Health() error { return s.app.problem() }
+func (s *service) Health() error { return errors.Join(s.app.problem(), s.keys.Ended()) }
 
 // Detail is the service's part of GET /status.
 type Detail struct {
@@ -181,7 +182,7 @@ func (s *service) Status() control.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := control.Status{Service: "transport", Version: s.version, State: s.phase, Detail: &d}
-	if s.phase == control.Serving && problem != nil {
+	if s.phase == control.Serving && s.Health() != nil {
 		st.State = failing
 	}
 	if s.phase == control.Drained {

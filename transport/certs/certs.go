@@ -62,6 +62,17 @@ func (s *Store) Roots() *x509.CertPool { return s.current.Load().roots }
 // NotAfter is when the certificate ends.
 func (s *Store) NotAfter() time.Time { return s.current.Load().cert.Leaf.NotAfter }
 
+// Ended is an error once the certificate in force has run out. That is said, and never a reason not to start: the
+// clock may be wrong, and a new certificate may be on its way.
+func (s *Store) Ended() error { return s.current.Load().ended() }
+
+func (s *set) ended() error {
+	if end := s.cert.Leaf.NotAfter; time.Now().After(end) {
+		return fmt.Errorf("certificate ended %s: run fleet up, or set the clock right", end.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // Watch looks at the files every two seconds until ctx ends. Connections that stand keep what they began with.
 func (s *Store) Watch(ctx context.Context, log *slog.Logger) {
 	t := time.NewTicker(lookEvery)
@@ -78,6 +89,9 @@ func (s *Store) Watch(ctx context.Context, log *slog.Logger) {
 			continue
 		}
 		fresh, err := read(s.paths)
+		if err == nil && s.Ended() == nil {
+			err = fresh.ended()
+		}
 		if err != nil {
 			refused = now
 			log.Error("new certificate not usable, the old one stays", "error", err, "not_after", s.NotAfter())
@@ -104,9 +118,6 @@ func read(p Paths) (*set, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
 		return nil, fmt.Errorf("ca %s: no certificate in it", p.CA)
-	}
-	if end := cert.Leaf.NotAfter; time.Now().After(end) {
-		return nil, fmt.Errorf("certificate %s: ended %s", p.Cert, end.UTC().Format(time.RFC3339))
 	}
 	return &set{&cert, roots, seen}, nil
 }

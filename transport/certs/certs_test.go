@@ -53,6 +53,20 @@ func TestFollowsTheFiles(t *testing.T) {
 	})
 }
 
+func TestEndedIsSaidAndNotFatal(t *testing.T) {
+	ca := certtest.NewCA(t)
+	var p Paths
+	p.Cert, p.Key, p.CA = ca.Files(t, t.TempDir(), ca.Leaf(t, "popfleet://demo/transport/fsn-1")) // lives an hour
+	s, err := Load(p)
+	if err != nil || s.Ended() != nil {
+		t.Fatal(err, s.Ended())
+	}
+	s.current.Load().cert.Leaf.NotAfter = s.NotAfter().AddDate(0, 0, -1)
+	if err := s.Ended(); err == nil {
+		t.Error("not said")
+	}
+}
+
 func TestLoadSaysWhich(t *testing.T) {
 	if _, err := Load(Paths{Cert: filepath.Join(t.TempDir(), "no.crt"), Key: "no.key", CA: "no.ca"}); err == nil {
 		t.Error("loaded")

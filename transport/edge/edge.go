@@ -52,11 +52,12 @@ type Edge struct {
 	app     *http.Transport
 	active  tracker
 	leaving atomic.Bool
+	stall   time.Duration // stallTimeout, but in tests
 }
 
 // New makes an edge.
 func New(cfg Config) *Edge {
-	e := &Edge{cfg: cfg, app: newTransport()}
+	e := &Edge{cfg: cfg, app: newTransport(), stall: stallTimeout}
 	e.active.streams = map[*request]bool{}
 	e.proxy = newProxy(cfg, e.app)
 	return e
@@ -75,7 +76,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	q := &request{ResponseWriter: w, edge: e, control: http.NewResponseController(w), cancel: cancel}
+	q := &request{ResponseWriter: w, edge: e, control: http.NewResponseController(w), cancel: cancel, h1: r.ProtoMajor == 1}
+	if q.h1 {
+		q.deadline(0)
+	}
 	if !e.active.begin(e.cfg.Limits.Requests) {
 		refuse(w, r, http.StatusServiceUnavailable, "This site is very busy right now.")
 		return
@@ -91,7 +95,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(ctx, requestKey{}, q))
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, e.cfg.Limits.BodyBytes), control: q.control}
+		r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, e.cfg.Limits.BodyBytes), request: q}
 	}
 	e.proxy.ServeHTTP(q, r)
 }

@@ -52,7 +52,7 @@ func faceTo(t testing.TB, origin string, limits Limits) *face {
 	}
 	f := &face{ca: certtest.NewCA(t)}
 	leaf := f.ca.Leaf(t, "popfleet://demo/transport/fsn-1", "demo.test")
-	f.Edge = New(Config{App: u, Limits: limits, Certificate: func() *tls.Certificate { return leaf }, Log: slog.New(slog.DiscardHandler)})
+	f.Edge = New(Config{App: u, Limits: limits, Certificate: func() *tls.Certificate { return leaf }, Log: quiet()})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +74,17 @@ func (f *face) client(t testing.TB, h2 bool) *http.Client {
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.ca.Pool()}, ForceAttemptHTTP2: h2}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// dialPlain opens a bare connection to an http:// address.
+func dialPlain(address string) (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", strings.TrimPrefix(address, "http://"), patience)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.SetDeadline(time.Now().Add(patience))
 }
 
 func read(t testing.TB, res *http.Response, err error) string {

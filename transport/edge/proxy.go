@@ -55,7 +55,6 @@ func rewrite(app *url.URL) func(*httputil.ProxyRequest) {
 
 // explain turns a broken exchange with the application into an answer.
 func explain(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
-	var client *clientError
 	var large *http.MaxBytesError
 	var network net.Error
 	switch {
@@ -63,11 +62,11 @@ func explain(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger
 		refuse(w, r, http.StatusServiceUnavailable, "This site is very busy right now.")
 	case errors.As(err, &large):
 		refuse(w, r, http.StatusRequestEntityTooLarge, "What you sent is larger than this site takes.")
+	case cutOff(r):
+		refuse(w, r, http.StatusBadRequest, "What you sent was cut off.")
 	case errors.Is(r.Context().Err(), context.Canceled):
 		// The client is gone, or the stream was over the limit; if anyone still listens, this is what it is.
 		refuse(w, r, http.StatusServiceUnavailable, "This connection was ended.")
-	case errors.As(err, &client):
-		refuse(w, r, http.StatusBadRequest, "What you sent was cut off.")
 	case refused(err):
 		log.Warn("application not reachable", "error", err)
 		refuse(w, r, http.StatusBadGateway, "The application behind this site does not answer at the moment.")
@@ -78,6 +77,11 @@ func explain(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger
 		log.Warn("application broke off", "path", r.URL.Path, "error", err)
 		refuse(w, r, http.StatusBadGateway, "The application behind this site broke off.")
 	}
+}
+
+func cutOff(r *http.Request) bool {
+	q, ok := r.Context().Value(requestKey{}).(*request)
+	return ok && q.cutOff.Load()
 }
 
 // refused says whether no connection was made, so that the application has seen nothing.

@@ -79,13 +79,17 @@ type request struct {
 	edge    *Edge
 	control *http.ResponseController
 	cancel  context.CancelFunc
+	h1      bool
+	cutOff  atomic.Bool // the client did not send its body to the end
 }
 
 // Unwrap lets http.ResponseController reach flushing and hijacking.
 func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
 
 func (q *request) end() {
-	q.extend() // for what the server still has to flush
+	if q.h1 { // what the server still has to flush; the next request on the connection takes it off
+		q.deadline(q.edge.stall)
+	}
 	t := &q.edge.active
 	t.mu.Lock()
 	delete(t.streams, q)
@@ -99,7 +103,6 @@ func (q *request) WriteHeader(code int) {
 	if q.edge.leaving.Load() && code >= http.StatusOK {
 		q.Header().Set("Connection", "close")
 	}
-	q.extend()
 	q.ResponseWriter.WriteHeader(code)
 }
 
@@ -130,36 +133,45 @@ func sortOut(res *http.Response) error {
 // requestKey finds the request in its context.
 type requestKey struct{}
 
-// Write gives the client stallTimeout to take each piece.
+// Write gives the client a time to take each piece. Between the pieces there is no deadline: HTTP/2 would end a stream
+// that is merely silent.
 func (q *request) Write(b []byte) (int, error) {
-	q.extend()
+	q.deadline(q.edge.stall)
+	defer q.deadline(0)
 	return q.ResponseWriter.Write(b)
 }
 
-func (q *request) extend() {
-	_ = q.control.SetWriteDeadline(time.Now().Add(stallTimeout)) // a hijacked connection has its own
+// FlushError is like Write.
+func (q *request) FlushError() error {
+	q.deadline(q.edge.stall)
+	defer q.deadline(0)
+	return q.control.Flush()
+}
+
+// deadline is for the next writes; 0 takes it off.
+func (q *request) deadline(d time.Duration) {
+	var at time.Time
+	if d > 0 {
+		at = time.Now().Add(d)
+	}
+	_ = q.control.SetWriteDeadline(at) // a hijacked connection has its own
 }
 
 // body gives the client stallTimeout for each piece it sends. The deadline is taken off at the end, or it would end
 // the answer: the server watches the connection for the client leaving.
 type body struct {
 	io.ReadCloser
-	control *http.ResponseController
+	request *request
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	_ = b.control.SetReadDeadline(time.Now().Add(stallTimeout))
+	_ = b.request.control.SetReadDeadline(time.Now().Add(b.request.edge.stall))
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		_ = b.control.SetReadDeadline(time.Time{})
+		_ = b.request.control.SetReadDeadline(time.Time{})
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = &clientError{err}
+		b.request.cutOff.Store(true)
 	}
 	return n, err
 }
-
-// clientError marks what the client, not the application, did wrong.
-type clientError struct{ error }
-
-func (e *clientError) Unwrap() error { return e.error }
