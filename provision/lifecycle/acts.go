@@ -70,6 +70,7 @@ func (n *node) installOrder(seen Observation, image Image) (vault.NodeState, spe
 		s.InstallRun = newRunID()
 	}
 	s.Provider, s.ServerID, s.Image = n.want.Node.Machine.Provider, seen.Server.ID, image.Blob.SHA256
+	s.Addresses = seen.Server.addresses()
 	s.RescueHostKey = authorizedLine(n.link.conn.HostKey())
 	disks := n.want.Node.Machine.Disks
 	return s, spec.Install{

@@ -55,7 +55,7 @@ func (n *node) arrived(seen Observation, cycles int) (any, error) {
 	key := n.link.conn.HostKey()
 	s := seen.state
 	s.Provider, s.ServerID = n.want.Node.Machine.Provider, seen.Server.ID
-	s.Addresses = []string{seen.Server.Addr4.String()}
+	s.Addresses = seen.Server.addresses()
 	s.RescueHostKey = authorizedLine(key)
 	return rescueEvidence{HostKey: ssh.FingerprintSHA256(key), Trust: "tofu", Cycles: cycles}, n.remember(s)
 }
@@ -245,10 +245,14 @@ type doorWatch struct {
 // grace is how long the system before a restart may still be seen after it.
 const grace = 20 * time.Second
 
+// look knocks at both at once: a machine whose network is down answers neither, and each knock lasts until its timeout.
 func (w doorWatch) look(ctx context.Context) (e bootEvidence, done bool, err error) {
 	n := w.node
 	addr := n.sshAddr(w.seen.Server)
+	other := make(chan remote.Door, 1)
+	go func() { other <- n.look(ctx, n.unlockAddr(w.seen.Server)) }()
 	door := n.look(ctx, addr)
+	unlock := <-other
 	late := time.Since(w.started) > n.Pace.Of(grace)
 	switch {
 	case oneOf(door.HostKey, w.system):
@@ -262,13 +266,11 @@ func (w doorWatch) look(ctx context.Context) (e bootEvidence, done bool, err err
 	if err := judgeDoor(addr, door, w.system); err != nil {
 		return e, false, err
 	}
-	return w.lookUnlock(ctx, late)
+	return w.judgeUnlock(unlock, late)
 }
 
-func (w doorWatch) lookUnlock(ctx context.Context, late bool) (e bootEvidence, done bool, err error) {
-	addr := w.node.unlockAddr(w.seen.Server)
-	door := w.node.look(ctx, addr)
-	if err := judgeDoor(addr, door, w.unlock); err != nil {
+func (w doorWatch) judgeUnlock(door remote.Door, late bool) (e bootEvidence, done bool, err error) {
+	if err := judgeDoor(w.node.unlockAddr(w.seen.Server), door, w.unlock); err != nil {
 		return e, false, err
 	}
 	if door.HostKey == nil {

@@ -44,6 +44,16 @@ func (s Server) addr(port int) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(port))
 }
 
+func (s Server) addresses() []string {
+	var out []string
+	for _, a := range []netip.Addr{s.Addr4, s.Addr6} {
+		if a.IsValid() {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
 // Provider is one provider's power over its machines. Every method waits until the act is begun, retries what the
 // provider may be asked again, and has its own deadlines; Waiting(ctx) hears what it waits for. Called from one
 // goroutine per node.

@@ -102,13 +102,17 @@ func (n *node) failed(stage Stage, err error) *Error {
 func (n *node) next(err error) string {
 	var wrong *remote.HostKeyError
 	var unlock *remote.UnlockError
+	again := "fleet up " + n.name
+	if pop := n.want.Node.PoP; pop != "" {
+		again = "fleet up " + pop
+	}
 	switch {
 	case errors.As(err, &wrong):
-		return "look at the machine's console at the provider before anything else; when its own key answers again: fleet up " + n.name
+		return "look at the machine's console at the provider before anything else; when its own key answers again: " + again
 	case errors.As(err, &unlock) && unlock.Outcome == remote.WrongKey:
-		return "open it at the console with its recovery key, then: fleet up " + n.name
+		return "open it at the console with its recovery key, then: " + again
 	}
-	return "fleet up " + n.name
+	return again
 }
 
 // timeSuspect adds the usual reason why a right certificate is refused.
