@@ -121,6 +121,8 @@ func judge(err error) verdict {
 		return verdict{retry: true, reason: "rate limit of the API reached"}
 	case hcloud.ErrorCodeMaintenance:
 		return verdict{retry: true, reason: "maintenance at the provider"}
+	case "unavailable": // 503; hcloud-go has no constant for it
+		return verdict{retry: true, reason: "the API is unavailable"}
 	case hcloud.ErrorCodeServiceError, hcloud.ErrorCodeServerError, hcloud.ErrorCodeBadGateway, hcloud.ErrorCodeTimeout,
 		hcloud.ErrorCodeUnknownError:
 		return verdict{retry: true, ambiguous: true, reason: "the API answers " + string(code)}

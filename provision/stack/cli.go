@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -100,15 +99,52 @@ func (c *command) Run(ctx context.Context, workdir string, stdin io.Reader, addO
 	cmd.Dir, cmd.Stdin = workdir, stdin
 	cmd.Env = append(inherited(), addEnv...)
 	cmd.ExtraFiles = []*os.File{c.lock}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout = io.MultiWriter(append(addOut, &stdout)...)
-	cmd.Stderr = io.MultiWriter(append(addErr, &stderr)...)
+	// Files, not pipes: a CLI whose run was killed must not die of a broken pipe in the middle of saving its state.
+	stdout, err := newOutput()
+	if err != nil {
+		return "", "", -1, err
+	}
+	defer stdout.Close()
+	stderr, err := newOutput()
+	if err != nil {
+		return "", "", -1, err
+	}
+	defer stderr.Close()
+	cmd.Stdout, cmd.Stderr = stdout.File, stderr.File
 	// Its own group: a ^C at the terminal reaches the CLI once, through us, and not as a second "die now".
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	err := cmd.Run()
-	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), err
+	err = cmd.Run()
+	out, errOut := stdout.text(), stderr.text()
+	tell(addOut, out)
+	tell(addErr, errOut)
+	return out, errOut, cmd.ProcessState.ExitCode(), err
+}
+
+// output is a file without a name.
+type output struct{ *os.File }
+
+func newOutput() (output, error) {
+	f, err := os.CreateTemp("", "pulumi-output-")
+	if err != nil {
+		return output{}, fmt.Errorf("output of pulumi: %w", err)
+	}
+	return output{f}, os.Remove(f.Name())
+}
+
+func (o output) text() string {
+	b, err := io.ReadAll(io.NewSectionReader(o.File, 0, 64<<20))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func tell(writers []io.Writer, s string) {
+	for _, w := range writers {
+		_, _ = io.WriteString(w, s)
+	}
 }
 
 func errorText(err error) string {

@@ -69,7 +69,9 @@ func (c *cloud) provider() p.Provider {
 
 // serve offers the provider to the CLI on a loopback port until close is called. Whoever reaches that port could act
 // with our token, so only processes of our own user are let in.
-func (c *cloud) serve() (port int, stop func(), err error) {
+//
+// Calls end with ctx, and not only when the CLI passes an interrupt on: it may take its time over that.
+func (c *cloud) serve(ctx context.Context) (port int, stop func(), err error) {
 	srv, err := p.RawServer(ProviderName, providerVersion, c.provider())(nil)
 	if err != nil {
 		return 0, nil, fmt.Errorf("pulumi provider: %w", err)
@@ -79,7 +81,13 @@ func (c *cloud) serve() (port int, stop func(), err error) {
 		return 0, nil, fmt.Errorf("pulumi provider: %w", err)
 	}
 	const maxMessage = 64 << 20
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.UnaryInterceptor(func(call context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			call, cancel := context.WithCancelCause(call)
+			defer cancel(nil)
+			defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+			return h(call, req)
+		}))
 	rpc.RegisterResourceProviderServer(g, srv)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(ownUserOnly{l}) }) // ends with Stop, and only then

@@ -104,7 +104,7 @@ func open(ctx context.Context, o Options, progress Progress, prog pulumi.RunFunc
 	if r.lock, err = lock(ctx, o.Dir); err != nil {
 		return nil, err
 	}
-	port, stop, err := newCloud(ctx, o, r.rec).serve()
+	port, stop, err := newCloud(ctx, o, r.rec).serve(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,8 @@ func (r *run) local() bool { return r.opts.Backend == "" }
 func (r *run) openStack(ctx context.Context, work string, port int, prog pulumi.RunFunc) error {
 	backend := r.opts.Backend
 	if r.local() {
-		backend = "file://" + r.opts.Dir
+		// Sidecar files with metadata are not written atomically: a killed CLI leaves a torn one, and the stack unreadable.
+		backend = "file://" + r.opts.Dir + "?metadata=skip"
 	}
 	s, err := auto.UpsertStackInlineSource(ctx, r.opts.Fleet, project, prog,
 		auto.WorkDir(work), auto.PulumiHome(filepath.Join(r.opts.Dir, "home")),

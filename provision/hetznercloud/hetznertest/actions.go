@@ -113,14 +113,28 @@ func (a *API) listActions(w http.ResponseWriter, r *http.Request) {
 		if act == nil {
 			continue
 		}
-		if act.left > 0 {
-			if act.left--; act.left == 0 {
-				a.end(act)
-			}
-		}
+		a.advance(act)
 		out = append(out, act.object(id))
 	}
 	a.page(w, r, "actions", out)
+}
+
+func (a *API) advance(act *action) {
+	if act.left == 0 {
+		return
+	}
+	if act.left--; act.left == 0 {
+		a.end(act)
+	}
+}
+
+// tick lets time go by for the actions of a server that is looked at; mu is held.
+func (a *API) tick(server int64) {
+	for _, id := range sortedIDs(a.actions) {
+		if act := a.actions[id]; act.server == server {
+			a.advance(act)
+		}
+	}
 }
 
 func (a *API) actionsOf(w http.ResponseWriter, server int64) {

@@ -25,7 +25,7 @@ type Object = map[string]any
 type API struct {
 	URL   string
 	Token string
-	// Polls is how many times an action is seen running before it has succeeded; it is locked meanwhile.
+	// Polls is how many times an action, or its server, is looked at before it has succeeded; it is locked meanwhile.
 	Polls int
 	// Before may answer a request itself, and says so; After sees what was answered and may drop it.
 	Before func(w http.ResponseWriter, r *http.Request) (handled bool)
@@ -150,6 +150,7 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, path []string) {
 
 func (a *API) one(w http.ResponseWriter, r *http.Request, path []string, body Object) {
 	id, _ := strconv.ParseInt(path[1], 10, 64)
+	a.tick(id)
 	o := a.objects[path[0]][id]
 	switch {
 	case o == nil:
@@ -230,7 +231,11 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, collection string) {
 	var out []Object
 	q := r.URL.Query()
 	for _, id := range sortedIDs(a.objects[collection]) {
+		a.tick(id)
 		o := a.objects[collection][id]
+		if o == nil {
+			continue // its delete just came to its end
+		}
 		if name := q.Get("name"); name != "" && o["name"] != name {
 			continue
 		}
