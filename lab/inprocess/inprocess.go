@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -83,7 +82,7 @@ func start(ctx context.Context, o Options) (*Lab, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	outside := reach.New(Finder(cloud), set, imp)
+	outside := reach.New(reach.Servers(cloud), set, imp)
 	door, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err
@@ -113,17 +112,6 @@ func start(ctx context.Context, o Options) (*Lab, func(), error) {
 		URL: api.URL + "/v1", Token: token, SocksURL: "socks5://" + door.Addr().String(),
 		Cloud: cloud, Machines: backend, Faults: set, Impostor: imp, Net: outside,
 	}, stop, nil
-}
-
-// Finder looks machines up in a cloud, for reach.
-func Finder(c *hcloud.Cloud) reach.Find {
-	return func(a netip.Addr) (reach.Dialer, []string, bool) {
-		i, ok := c.ByAddress(a)
-		if !ok || i.Machine == nil {
-			return nil, nil, false
-		}
-		return i.Machine, i.Names(), true
-	}
 }
 
 // Machine finds the newest machine with this server name, living ones first.

@@ -82,12 +82,12 @@ func (s *Server) serve(ctx context.Context, c net.Conn) error {
 	if _, err := c.Write(answer(0)); err != nil {
 		return err
 	}
-	relay(ctx, c, inside)
+	Relay(ctx, c, inside)
 	return nil
 }
 
-// relay copies both ways until one side fails or both have ended. A broken machine breaks the client's connection.
-func relay(ctx context.Context, client, inside net.Conn) {
+// Relay copies both ways until one side fails or both have ended. A broken machine breaks the client's connection.
+func Relay(ctx context.Context, client, inside net.Conn) {
 	stop := context.AfterFunc(ctx, func() { inside.Close() })
 	defer stop()
 	var work sync.WaitGroup
