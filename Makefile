@@ -5,7 +5,10 @@ SHELL := /bin/bash
 GO       ?= go
 VERSION  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X popfleet/internal/version.Version=$(VERSION)
-GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# Tests and binaries share one build cache only when they share these.
+export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath -buildvcs=false
+GOBUILD  := $(GO) build -ldflags '$(LDFLAGS)'
 PULUMI   := v3.200.0
 FUZZTIME ?= 20s
 SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -23,7 +26,7 @@ build: ## all binaries into bin/
 	@echo "building $(VERSION): operator's side, node's side, example"
 	@$(GOBUILD) -o bin/ $(addprefix ./cmd/,$(OPERATOR_BINARIES) $(NODE_BINARIES))
 	@$(GOBUILD) -o bin/comments ./examples/comments/cmd/comments
-	@cd cmd/fleet-store && CGO_ENABLED=0 $(GO) build -trimpath -tags ferretdb_no_postgresql -ldflags '$(LDFLAGS)' -o ../../bin/fleet-store .
+	@cd cmd/fleet-store && $(GO) build -ldflags '$(LDFLAGS)' -o ../../bin/fleet-store .
 
 .PHONY: tools
 tools: bin/pulumi ## bin/pulumi, built from its Go module (about 4 minutes the first time)
@@ -31,7 +34,7 @@ tools: bin/pulumi ## bin/pulumi, built from its Go module (about 4 minutes the f
 bin/pulumi: tools/pulumi/go.mod
 	@mkdir -p bin
 	@echo "building the pulumi CLI $(PULUMI) from its Go module; about 4 minutes on 2 cores the first time"
-	@cd tools/pulumi && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(PULUMI)' -o ../../bin/pulumi github.com/pulumi/pulumi/pkg/v3/cmd/pulumi
+	@cd tools/pulumi && $(GO) build -ldflags '-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(PULUMI)' -o ../../bin/pulumi github.com/pulumi/pulumi/pkg/v3/cmd/pulumi
 
 .PHONY: prerequisites
 prerequisites: ## Debian packages the lab and the image build need (apt-get, as root or with sudo)

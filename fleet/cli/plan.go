@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"popfleet/provision/lifecycle"
+	"popfleet/provision/stack"
+)
+
+func (a *app) planCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan [POP…]",
+		Short: "Show what `fleet up` would do; exit 2 when there is something",
+		RunE:  func(c *cobra.Command, args []string) error { return a.runPlan(c.Context(), args) },
+	}
+}
+
+func (a *app) runPlan(ctx context.Context, pops []string) (err error) {
+	s, err := a.open(ctx, "plan", pops, true)
+	if err != nil {
+		return err
+	}
+	defer func() { s.close(ctx, codeOf(err)) }()
+	p, err := s.plan(ctx, pops)
+	if err != nil {
+		return err
+	}
+	p.print(a.out)
+	if err := p.err(); err != nil {
+		return err
+	}
+	if !p.empty() {
+		return exit(CodeChanges, nil)
+	}
+	return nil
+}
+
+// plan is everything `up` would do: the provider's objects, then each node.
+type plan struct {
+	objects   stack.Changes
+	proposals []lifecycle.Proposal
+}
+
+// plan looks at everything side by side and touches nothing.
+func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
+	nodes, err := s.nodes(pops)
+	if err != nil {
+		return plan{}, err
+	}
+	s.app.out.say("looking at %d node(s) and the provider's objects …", len(nodes))
+	var p plan
+	var stackErr, nodeErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { p.objects, stackErr = s.previewObjects(ctx) })
+	wg.Go(func() { p.proposals, nodeErr = s.propose(ctx, nodes) })
+	wg.Wait()
+	if stackErr != nil {
+		return plan{}, fmt.Errorf("look at the provider's objects: %w", stackErr)
+	}
+	return p, nodeErr
+}
+
+func (s *session) previewObjects(ctx context.Context) (stack.Changes, error) {
+	options, err := s.stackOptions()
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := s.wantedObjects()
+	if err != nil {
+		return nil, err
+	}
+	return stack.Preview(ctx, options, wanted)
+}
+
+func (s *session) propose(ctx context.Context, nodes []lifecycle.Node) ([]lifecycle.Proposal, error) {
+	addresses, err := s.addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.deps(addresses, nil)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.compiler(addresses)
+	if err != nil {
+		return nil, err
+	}
+	d.Compiler = c
+	return lifecycle.Propose(ctx, d, nodes, s.imageDigest())
+}
+
+func (p plan) empty() bool {
+	return len(p.objects) == 0 && !slices.ContainsFunc(p.proposals, func(n lifecycle.Proposal) bool { return len(n.Plan) > 0 })
+}
+
+// err is why some node could not be looked at, or must not be touched.
+func (p plan) err() error {
+	var failed []string
+	for _, n := range p.proposals {
+		if n.Err != nil {
+			failed = append(failed, n.Node.Name)
+		}
+	}
+	switch len(failed) {
+	case 0:
+		return nil
+	case len(p.proposals):
+		return fmt.Errorf("no node could be planned: %w", p.proposals[0].Err)
+	}
+	return exit(CodePartial, fmt.Errorf("not planned: %s", strings.Join(failed, ", ")))
+}
+
+func (p plan) print(out *printer) {
+	out.event("plan", "", map[string]any{"objects": p.objects, "nodes": p.forMachines()})
+	if p.empty() && p.err() == nil {
+		out.data("no changes: %d node(s) as the fleet file says\n", len(p.proposals))
+		return
+	}
+	if len(p.objects) > 0 {
+		out.data("%s\n", out.paint(bold, "at the provider"))
+		for _, c := range p.objects {
+			out.data("  %s\n", c)
+		}
+	}
+	for _, n := range p.proposals {
+		p.printNode(out, n)
+	}
+	out.data("%s\n", p.summary())
+}
+
+func (p plan) printNode(out *printer, n lifecycle.Proposal) {
+	out.data("%s  is %s\n", out.paint(bold, n.Node.Name), n.Seen.Stage)
+	if n.Err != nil {
+		out.data("  %s %v\n", out.paint(red, "cannot be planned:"), n.Err)
+		return
+	}
+	for i, op := range n.Plan {
+		line := op.Describe()
+		if op.Erases {
+			line = out.paint(red, line)
+		}
+		out.data("  %d. %s\n", i+1, line)
+	}
+	for _, change := range n.Seen.Changes {
+		out.data("     ~ %s\n", change)
+	}
+	for _, d := range n.Diff {
+		if strings.Contains(d.Text, "\n") {
+			out.data("%s\n", indent(d.Text, "       "))
+		}
+	}
+}
+
+func (p plan) summary() string {
+	ops, erased := 0, 0
+	for _, n := range p.proposals {
+		ops += len(n.Plan)
+		for _, op := range n.Plan {
+			if op.Erases {
+				erased++
+			}
+		}
+	}
+	return fmt.Sprintf("%d change(s) at the provider, %d operation(s) on %d node(s), %d disk installation(s)", len(p.objects), ops, len(p.proposals), erased)
+}
+
+// forMachines is the plan of --json.
+func (p plan) forMachines() []map[string]any {
+	nodes := []map[string]any{}
+	for _, n := range p.proposals {
+		m := map[string]any{"node": n.Node.Name, "stage": n.Seen.Stage, "changes": n.Seen.Changes, "operations": n.Plan}
+		if n.Err != nil {
+			m["error"] = n.Err.Error()
+		}
+		nodes = append(nodes, m)
+	}
+	return nodes
+}
+
+func indent(text, by string) string {
+	return by + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+by)
+}

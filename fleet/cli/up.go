@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"popfleet/provision/lifecycle"
+	"popfleet/provision/stack"
+)
+
+func (a *app) upCommand() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use:   "up [POP…]",
+		Short: "Bring PoPs from whatever they are to serving",
+		Long:  "up shows what `fleet plan` shows, asks, and does it. Interrupted anywhere, the same command goes on.",
+		RunE:  func(c *cobra.Command, args []string) error { return a.runUp(c.Context(), args, yes) },
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func (a *app) runUp(ctx context.Context, pops []string, yes bool) (err error) {
+	s, err := a.open(ctx, "up", pops, true)
+	if err != nil {
+		return err
+	}
+	defer func() { s.close(ctx, codeOf(err)) }()
+	p, err := s.plan(ctx, pops)
+	if err != nil {
+		return err
+	}
+	p.print(a.out)
+	if p.empty() {
+		return p.err()
+	}
+	if err := a.confirm(yes, "do this?", "yes"); err != nil {
+		return err
+	}
+	return s.carryOut(ctx, p, pops)
+}
+
+// confirm asks for a word. Without a terminal only --yes says yes.
+func (a *app) confirm(yes bool, question, word string) error {
+	if yes {
+		return nil
+	}
+	if !a.env.Terminal {
+		return fmt.Errorf("there is no terminal to ask %q on; nothing was done\n  hint: --yes", question)
+	}
+	fmt.Fprintf(a.env.Stderr, "%s Type %q: ", question, word)
+	line, err := bufio.NewReader(a.env.Stdin).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != word {
+		return fmt.Errorf("not confirmed; nothing was done")
+	}
+	return nil
+}
+
+func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
+	show := newProgress(s.app.out, s.app.env.Terminal)
+	defer show.stop()
+	failed := map[string]error{}
+	if len(p.objects) > 0 {
+		result, err := s.upObjects(ctx, show)
+		if err != nil {
+			return fmt.Errorf("the provider's objects: %w\n  go on with: %s", err, s.app.again("up", pops...))
+		}
+		failed = result.Errors
+	}
+	addresses, err := s.addresses(ctx)
+	if err != nil {
+		return err
+	}
+	nodes, err := s.nodes(pops)
+	if err != nil {
+		return err
+	}
+	var ready []lifecycle.Node
+	for _, n := range nodes {
+		if failed[n.Name] == nil {
+			ready = append(ready, n)
+		}
+	}
+	results, err := s.bringUp(ctx, ready, addresses, show)
+	show.stop()
+	if err != nil {
+		return err
+	}
+	return s.conclude(results, failed, pops)
+}
+
+func (s *session) upObjects(ctx context.Context, show *progress) (stack.Result, error) {
+	options, err := s.stackOptions()
+	if err != nil {
+		return stack.Result{}, err
+	}
+	wanted, err := s.wantedObjects()
+	if err != nil {
+		return stack.Result{}, err
+	}
+	began := time.Now()
+	result, err := stack.Up(ctx, options, wanted, show.object)
+	show.object(stack.Event{Key: "stack", Phase: "done", Waiting: fmt.Sprintf("%d object(s) in %s", len(result.Changes), time.Since(began).Round(time.Second))})
+	return result, err
+}
+
+func (s *session) bringUp(ctx context.Context, nodes []lifecycle.Node, addresses map[string][]netip.Addr, show *progress) ([]lifecycle.Result, error) {
+	d, err := s.deps(addresses, show.node)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.compiler(addresses)
+	if err != nil {
+		return nil, err
+	}
+	d.Compiler = c
+	return lifecycle.Up(ctx, d, nodes)
+}
+
+// conclude says how every node ended and which exit code that is.
+func (s *session) conclude(results []lifecycle.Result, failed map[string]error, pops []string) error {
+	out := s.app.out
+	bad := 0
+	for node, err := range failed {
+		bad++
+		name := node
+		if name == "" {
+			name = "provider"
+		}
+		out.say("%s %s: %v", out.paint(red, "✗"), name, err)
+		out.event("result", node, map[string]any{"error": err.Error()})
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			bad++
+			out.say("%s %s: %v", out.paint(red, "✗"), r.Node, r.Err)
+			out.event("result", r.Node, map[string]any{"stage": r.Stage, "took_sec": r.Took.Seconds(), "error": r.Err.Error()})
+			continue
+		}
+		out.data("%s %s %s in %s\n", out.paint(green, "✓"), r.Node, r.Stage, r.Took.Round(time.Second))
+		out.event("result", r.Node, map[string]any{"stage": r.Stage, "changed": r.Changed, "took_sec": r.Took.Seconds(), "address": r.Server.Addr4})
+	}
+	switch total := len(results) + len(failed); {
+	case bad == 0:
+		return nil
+	case bad < total:
+		return exit(CodePartial, fmt.Errorf("%d of %d node(s) failed, the others are as wanted\n  go on with: %s", bad, total, s.app.again("up", pops...)))
+	default:
+		return fmt.Errorf("no node came up\n  go on with: %s", s.app.again("up", pops...))
+	}
+}
