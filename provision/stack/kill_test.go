@@ -3,11 +3,15 @@ package stack_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,11 +21,15 @@ import (
 // A run that is killed with -9 anywhere is simply run again: nothing is rented twice, no lock and no pending operation
 // needs a person.
 func TestKilledRunIsRunAgain(t *testing.T) {
-	for _, at := range []struct{ name, method, suffix string }{
-		{"the first object", http.MethodPost, "/firewalls"},
-		{"a server create", http.MethodPost, "/servers"},
-		{"waiting for an action", http.MethodGet, "/actions"},
-		{"reverse dns", http.MethodPost, "/change_dns_ptr"},
+	for _, at := range []struct {
+		name, method, suffix string
+		cliToo               bool // the CLI is killed as well, and leaves its lock and pending operations
+	}{
+		{"the first object", http.MethodPost, "/firewalls", false},
+		{"a server create", http.MethodPost, "/servers", false},
+		{"a server create, with the cli", http.MethodPost, "/servers", true},
+		{"waiting for an action", http.MethodGet, "/actions", false},
+		{"reverse dns, with the cli", http.MethodPost, "/change_dns_ptr", true},
 	} {
 		t.Run(at.name, func(t *testing.T) {
 			api, o := setup(t)
@@ -43,8 +51,17 @@ func TestKilledRunIsRunAgain(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Error("the run never came there")
 			}
+			children := childrenOf(t, cmd.Process.Pid)
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
+			for _, pid := range children {
+				if at.cliToo {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			if at.cliToo && len(children) != 1 {
+				t.Errorf("children %v, want the CLI", children)
+			}
 
 			w := want(t, fleet("fsn-1", "fsn-2", "fsn-3"))
 			res := up(t, o, w)
@@ -56,6 +73,27 @@ func TestKilledRunIsRunAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// childrenOf lists the processes that pid started (proc(5), /proc/pid/task/tid/children).
+func childrenOf(t *testing.T, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(files) == 0 {
+		t.Skip("this kernel lists no children in /proc")
+	}
+	var out []int
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		for _, field := range strings.Fields(string(b)) {
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // A cancelled run ends soon, says so, and leaves nothing that the next one trips over.
