@@ -25,16 +25,20 @@ const (
 
 // restore takes the map of the run before, or the configured one when there is none to read.
 func (s *service) restore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	m, err := s.load()
 	switch {
 	case err == nil:
-		s.use(m, "state")
+		s.use(m)
+		s.source = "state"
 		s.log.Info("map kept from the run before", "from", m.From, "nodes", len(m.Nodes), "time", m.Time)
 		return
 	case !errors.Is(err, os.ErrNotExist):
 		s.log.Warn("kept map not usable, starting with the configured nodes", "error", err)
 	}
-	s.use(s.cfg.startMap(), "config")
+	s.use(s.cfg.startMap())
+	s.source = "config"
 }
 
 func (s *service) load() (feed.Map, error) {
@@ -54,24 +58,49 @@ func (s *service) load() (feed.Map, error) {
 	return m, err
 }
 
-// accept takes a snapshot of the feed. One without nodes says nothing and is not believed.
-func (s *service) accept(m feed.Map) {
+// accept takes a snapshot of the feed's connection number turn. One without nodes says nothing and is not believed; what
+// an older connection still had in its buffer comes too late.
+func (s *service) accept(m feed.Map, turn uint64) {
 	if len(m.Nodes) == 0 {
 		s.log.Warn("snapshot without nodes ignored", "from", m.From)
 		return
 	}
-	before := s.answers.zone.Load().Map
 	s.mu.Lock()
-	s.source, s.heard = "feed", time.Now()
-	s.mu.Unlock()
-	if before.SameNodes(m) {
+	defer s.mu.Unlock()
+	if turn < s.turn {
 		return
 	}
-	s.use(m, "feed")
-	s.log.Info("map changed", "from", m.From, "version", m.Version, "nodes", summary(m))
-	if err := s.keep(m); err != nil {
-		s.log.Warn("map not kept for a restart", "error", err)
+	s.turn, s.source, s.heard = turn, "feed", time.Now()
+	if s.answers.zone.Load().Map.SameNodes(m) {
+		return
 	}
+	s.use(m)
+	s.log.Info("map changed", "from", m.From, "version", m.Version, "nodes", summary(m))
+	select {
+	case s.changed <- struct{}{}:
+	default: // the keeper has not come to the last change yet, and will find this one
+	}
+}
+
+// keeper writes changed maps down until ctx ends and the feeders are gone. It is apart from the feed, because a disk
+// that hangs must not keep a dead node in the answers.
+func (s *service) keeper(feedersGone <-chan struct{}) error {
+	for last := false; !last; {
+		select {
+		case <-s.changed:
+		case <-feedersGone:
+			last = true
+			select {
+			case <-s.changed:
+			default:
+				return nil
+			}
+		}
+		if err := s.keep(s.answers.zone.Load().Map); err != nil {
+			s.log.Warn("map not kept for a restart", "error", err)
+		}
+	}
+	return nil
 }
 
 func summary(m feed.Map) map[string]string {
@@ -82,11 +111,9 @@ func summary(m feed.Map) map[string]string {
 	return out
 }
 
-// use puts the map in force. The serial is the time of the change in seconds and always grows, also when the clock
+// use puts the map in force; the caller holds mu. The serial is the time of the change in seconds and always grows, also when the clock
 // went back or two changes fall into one second (RFC 1982 leaves half the number space for that).
-func (s *service) use(m feed.Map, source string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *service) use(m feed.Map) {
 	if m.Time.IsZero() {
 		m.Time = time.Now()
 	}
@@ -94,7 +121,6 @@ func (s *service) use(m feed.Map, source string) {
 	if z := s.answers.zone.Load(); z != nil && int32(serial-z.Serial) <= 0 {
 		serial = z.Serial + 1
 	}
-	s.source = source
 	s.answers.zone.Store(zone.Build(s.cfg.names(), s.cfg.startMap().Nodes, m, serial))
 }
 
@@ -136,13 +162,14 @@ func listenFeed(path string) (net.Listener, error) {
 	return netutil.LimitListener(l, maxFeeders), nil
 }
 
-// hear accepts feeders until ctx ends and waits for the last of them to be gone.
-func (s *service) hear(ctx context.Context, l net.Listener) error {
+// hear accepts feeders until ctx ends, waits for the last of them to be gone, and says so on gone.
+func (s *service) hear(ctx context.Context, l net.Listener, gone chan<- struct{}) error {
+	defer close(gone)
 	var feeders sync.WaitGroup
 	defer feeders.Wait()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	defer l.Close()
-	for {
+	for turn := uint64(1); ; turn++ {
 		c, err := l.Accept()
 		if ctx.Err() != nil {
 			if c != nil {
@@ -153,16 +180,16 @@ func (s *service) hear(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return fmt.Errorf("feed socket: %w", err)
 		}
-		feeders.Go(func() { s.hearOne(ctx, c) })
+		feeders.Go(func() { s.hearOne(ctx, c, turn) })
 	}
 }
 
-func (s *service) hearOne(ctx context.Context, c net.Conn) {
+func (s *service) hearOne(ctx context.Context, c net.Conn, turn uint64) {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	s.feeding(1)
 	defer s.feeding(-1)
-	err := feed.Read(patient{c}, s.accept)
+	err := feed.Read(patient{c}, func(m feed.Map) { s.accept(m, turn) })
 	if ctx.Err() == nil {
 		s.log.Warn("feed lost, the last map stays in force", "error", err)
 	}

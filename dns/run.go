@@ -36,7 +36,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		return err
 	}
 	a := &answerer{ttl: uint32(time.Duration(cfg.TTL) / time.Second), pops: cfg.PoPs}
-	s := &service{cfg: cfg, log: deps.Log, version: deps.Version, answers: a, state: control.Serving, started: time.Now()}
+	s := &service{cfg: cfg, log: deps.Log, version: deps.Version, answers: a, state: control.Serving, started: time.Now(), changed: make(chan struct{}, 1)}
 	if cfg.MMDB != "" {
 		db, err := place.Open(cfg.MMDB)
 		if err != nil {
@@ -57,7 +57,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return control.Serve(ctx, cfg.Control, s) })
-	g.Go(func() error { return s.hear(ctx, feedListener) })
+	feedersGone := make(chan struct{})
+	g.Go(func() error { return s.hear(ctx, feedListener, feedersGone) })
+	g.Go(func() error { return s.keeper(feedersGone) })
 	for _, srv := range sockets.servers(s) {
 		g.Go(func() error { return serve(ctx, srv) })
 	}

@@ -160,6 +160,28 @@ func TestFollowsTheFeedAndKeepsTheMap(t *testing.T) {
 	}
 }
 
+// TestOlderConnectionIsNotBelieved has the feed of a transport that was restarted: what the first connection still had
+// in its buffer arrives after what the second one said.
+func TestOlderConnectionIsNotBelieved(t *testing.T) {
+	cfg := testConfig(t)
+	s := &service{cfg: cfg, log: slog.New(slog.DiscardHandler), answers: &answerer{ttl: 30, pops: 1}, changed: make(chan struct{}, 1)}
+	s.restore()
+	s.accept(snapshot(map[string]string{"fsn-1": feed.Serving, "fsn-2": feed.Serving}), 2)
+	s.accept(snapshot(map[string]string{"fsn-1": feed.Dead, "fsn-2": feed.Dead}), 1)
+	s.accept(feed.Map{V: 1, From: "fsn-1"}, 3)
+	if st := s.Status().Detail.(Detail); st.Map.Serving != 2 || st.Map.Source != "feed" {
+		t.Errorf("%+v", st.Map)
+	}
+	gone := make(chan struct{})
+	close(gone)
+	if err := s.keeper(gone); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := s.load(); err != nil || !kept.SameNodes(s.answers.zone.Load().Map) {
+		t.Errorf("kept %+v %v", kept, err)
+	}
+}
+
 func TestBrokenKeptMapIsNotFatal(t *testing.T) {
 	cfg := testConfig(t)
 	if err := os.WriteFile(filepath.Join(cfg.State, stateFile), []byte("{"), 0o600); err != nil {

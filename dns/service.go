@@ -23,12 +23,14 @@ type service struct {
 	answers *answerer
 	started time.Time
 	queries counters
+	changed chan struct{} // the map changed and is not kept yet
 
 	mu sync.Mutex
 	// guarded by mu
 	state   string
 	source  string    // where the map is from: config, state or feed
 	feeders int       // open feed connections
+	turn    uint64    // number of the feed connection the map came from
 	heard   time.Time // when the last snapshot came
 }
 

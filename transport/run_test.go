@@ -259,6 +259,26 @@ func TestSickApplication(t *testing.T) {
 	s.awaitMap(t, "fsn-1=serving")
 }
 
+func TestFull(t *testing.T) {
+	s := newStation(t, certtest.NewCA(t), "fsn-1", func(c *Config, _ *Deps) { c.Limits.Requests = 1 })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if res, err := s.client.Get(s.url("/slow")); err == nil {
+			res.Body.Close()
+		}
+	}()
+	<-s.app.inside
+	eventually(t, "full", func() (string, bool) {
+		st, err := s.control.Status(t.Context())
+		got := fmt.Sprint(st.Detail.(map[string]any)["state"], err)
+		return got, strings.HasPrefix(got, feed.Full)
+	})
+	close(s.app.release)
+	<-done
+	s.awaitMap(t, "fsn-1=serving")
+}
+
 func TestFeedComesBack(t *testing.T) {
 	dir := t.TempDir()
 	m := &maps{path: filepath.Join(dir, "late.sock")}
