@@ -18,6 +18,8 @@ import (
 	"popfleet/internal/strictjson"
 	"popfleet/lab/faults"
 	"popfleet/lab/hcloud"
+	"popfleet/lab/machine"
+	"popfleet/lab/qemu"
 	"popfleet/lab/scripted"
 )
 
@@ -95,11 +97,24 @@ func describe(i hcloud.Info) Machine {
 	}
 	if i.Machine != nil {
 		m.Running, m.Serials, m.Console = i.Machine.Running(), i.Machine.Serials(), i.Machine.Console()
-		if s, ok := i.Machine.(interface{ Stage() string }); ok {
-			m.Stage = s.Stage()
-		}
+		m.Stage = stageOf(i.Machine)
 	}
 	return m
+}
+
+// stageOf asks a played machine, and guesses from the console of one that really runs.
+func stageOf(m machine.Machine) string {
+	if s, ok := m.(interface{ Stage() string }); ok {
+		return s.Stage()
+	}
+	if !m.Running() {
+		return "off"
+	}
+	stage, err := qemu.Stage(m.Console())
+	if err != nil {
+		return ""
+	}
+	return stage
 }
 
 // control is the lab's own API, on a unix socket that only its owner may open.

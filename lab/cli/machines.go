@@ -1,14 +1,13 @@
 package cli
 
 import (
-	"bufio"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"popfleet/lab"
+	"popfleet/lab/qemu"
 )
 
 // find looks a machine up by name, id or address.
@@ -38,7 +37,7 @@ func (c *command) console() *cobra.Command {
 			if m.Console == "" {
 				return fmt.Errorf("machine %s has no console: it is played", m.Name)
 			}
-			tail, err := tailOf(m.Console, lines)
+			tail, err := qemu.Tail(m.Console, lines)
 			for _, l := range tail {
 				fmt.Fprintln(c.Out, l)
 			}
@@ -47,23 +46,6 @@ func (c *command) console() *cobra.Command {
 	}
 	cmd.Flags().IntVarP(&lines, "lines", "n", 40, "how many lines")
 	return cmd
-}
-
-func tailOf(path string, lines int) ([]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var out []string
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		if out = append(out, s.Text()); len(out) > max(lines, 0) {
-			out = out[1:]
-		}
-	}
-	return out, s.Err()
 }
 
 func (c *command) power() *cobra.Command {

@@ -136,6 +136,7 @@ type Info struct {
 	Address netip.Addr      `json:"address"`
 	Prefix6 netip.Prefix    `json:"prefix6"`
 	Rescue  bool            `json:"rescue_enabled"`
+	MAC     string          `json:"mac"`
 	Machine machine.Machine `json:"-"`
 }
 
@@ -167,7 +168,7 @@ func (c *Cloud) ByAddress(a netip.Addr) (Info, bool) {
 
 func (c *Cloud) info(s *server) Info {
 	v4, v6 := c.addresses(s)
-	return Info{s.ID, s.Name, s.Status, v4, v6, s.rescueOn(time.Now()), s.machine}
+	return Info{s.ID, s.Name, s.Status, v4, v6, s.rescueOn(time.Now()), s.MAC, s.machine}
 }
 
 // Delete removes every machine and every object, and the state file's content. For taking the lab down.
