@@ -106,7 +106,13 @@ func (m *Machine) power(ctx context.Context, kind string, on bool) error {
 	if was == on {
 		return nil
 	}
-	return m.tell(ctx, act{kind: kind})
+	err := m.tell(ctx, act{kind: kind})
+	if err != nil {
+		m.mu.Lock()
+		m.on = was && !errors.Is(err, errDeleted)
+		m.mu.Unlock()
+	}
+	return err
 }
 
 func (m *Machine) tell(ctx context.Context, a act) error {
@@ -247,11 +253,8 @@ func (m *Machine) writeInitrd(boot machine.Boot) error {
 		return err
 	}
 	c := m.config
-	own := rescue.BootData{MAC: c.MAC, Address4: c.Address, Gateway4: netns.Gateway4, Prefix6: c.Prefix6,
+	own := rescue.BootData{MAC: c.MAC, Address4: c.Address, Gateway4: gateway4(c), Prefix6: c.Prefix6,
 		Gateway6: netns.Gateway6, AuthorizedKeys: boot.AuthorizedKeys}
-	if c.Gateway4.IsValid() {
-		own.Gateway4 = c.Gateway4
-	}
 	return os.WriteFile(filepath.Join(m.dir, initrdFile), append(data, own.CPIO()...), 0o600)
 }
 

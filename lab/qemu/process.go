@@ -123,12 +123,12 @@ func runningIn(dir string) (pid int, ok bool) {
 	return pid, err == nil && strings.TrimSuffix(cwd, " (deleted)") == real
 }
 
+// awaitGone returns when the QEMU of dir has ended; one that is stuck in the kernel is given up on.
 func awaitGone(dir string) {
-	for {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if _, ok := runningIn(dir); !ok {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -23,11 +23,14 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +40,7 @@ import (
 	"popfleet/internal/strictjson"
 	"popfleet/lab/machine"
 	"popfleet/lab/netns"
+	"popfleet/lab/netns/dhcp"
 	"popfleet/lab/rescue"
 )
 
@@ -55,6 +59,9 @@ type Backend struct {
 	o      Options
 	rescue rescue.Rescue
 	accel  string
+
+	stopDHCP context.CancelFunc
+	dhcpDone chan struct{}
 
 	mu       sync.Mutex
 	machines map[string]*Machine // by name; deleted ones are gone
@@ -79,8 +86,11 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{o: o, rescue: r, machines: map[string]*Machine{}}
-	b.accel, err = chooseAccel(ctx, o.Accel, r, o.Log)
-	return b, err
+	b.accel, err = chooseAccel(ctx, o, r)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.serveDHCP(ctx)
 }
 
 // Kind says how the machines run: "qemu tcg" or "qemu kvm".
@@ -155,7 +165,44 @@ func (b *Backend) Close() error {
 	for _, m := range all {
 		m.leave()
 	}
+	b.stopDHCP()
+	<-b.dhcpDone
 	return nil
+}
+
+// serveDHCP answers the machines' DHCP until Close.
+func (b *Backend) serveDHCP(ctx context.Context) error {
+	conn, err := b.o.Namespace.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", dhcp.ServerPort), netns.Bridge)
+	if err != nil {
+		return fmt.Errorf("dhcp for the machines (is another lab up?): %w", err)
+	}
+	ctx, b.stopDHCP = context.WithCancel(context.WithoutCancel(ctx))
+	b.dhcpDone = make(chan struct{})
+	go func() {
+		defer close(b.dhcpDone)
+		if err := dhcp.Serve(ctx, conn, b.lease, b.o.Log); err != nil {
+			b.o.Log.Error("dhcp ended", "error", err)
+		}
+	}()
+	return nil
+}
+
+func (b *Backend) lease(mac net.HardwareAddr) (dhcp.Lease, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.machines {
+		if bytes.Equal(m.config.MAC, mac) {
+			return dhcp.Lease{Address: m.config.Address, Gateway: gateway4(m.config)}, true
+		}
+	}
+	return dhcp.Lease{}, false
+}
+
+func gateway4(c machine.Config) netip.Addr {
+	if c.Gateway4.Is4() {
+		return c.Gateway4
+	}
+	return netns.Gateway4
 }
 
 func checkConfig(c machine.Config) error {

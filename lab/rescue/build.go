@@ -205,7 +205,8 @@ func (b *builder) settings(context.Context) error {
 	for _, k := range keys { // made anew in the guest at every boot
 		os.Remove(k)
 	}
-	for _, dir := range []string{"var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"} {
+	for _, dir := range []string{"var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info",
+		"lib/systemd/system-generators"} { // nothing is generated: one target, no mounts, no sessions of seats
 		if err := emptyDir(filepath.Join(b.root, dir)); err != nil {
 			return err
 		}
