@@ -123,8 +123,8 @@ type NodeState struct {
 	DiskSerials      []string `json:"disk_serials,omitempty"`
 	LUKSUUID         string   `json:"luks_uuid,omitempty"`
 	RescueHostKey    string   `json:"rescue_host_key,omitempty"`    // tofu unless the provider publishes it
-	InitramfsHostKey string   `json:"initramfs_host_key,omitempty"` // made on the node; valid until sealed
-	SystemHostKey    string   `json:"system_host_key,omitempty"`    // made on the node; valid until sealed
+	InitramfsHostKey string   `json:"initramfs_host_key,omitempty"` // in force: made on the node, the vault's from sealing on
+	SystemHostKey    string   `json:"system_host_key,omitempty"`    // likewise
 	BootID           string   `json:"boot_id,omitempty"`            // last boot seen healthy
 	Sealed           bool     `json:"sealed,omitempty"`             // lasting keys are in place, install slot destroyed
 }

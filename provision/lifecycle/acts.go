@@ -227,6 +227,7 @@ func (n *node) seal(ctx context.Context, seen Observation) (any, error) {
 	}
 	s := seen.state
 	s.Sealed, s.BootID = true, seen.Facts.BootID
+	s.SystemHostKey, s.InitramfsHostKey = k.SystemHostKey.Public, k.InitramfsHostKey.Public
 	return done, n.remember(s)
 }
 

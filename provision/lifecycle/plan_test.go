@@ -36,7 +36,7 @@ func scenes() []struct {
 	}
 	begun := vault.NodeState{InstallRun: "run1"}
 	done := vault.NodeState{InstallRun: "run1", SystemHostKey: "k", InitramfsHostKey: "k"}
-	sealed := vault.NodeState{InstallRun: "run1", Sealed: true}
+	sealed := vault.NodeState{InstallRun: "run1", SystemHostKey: "k", InitramfsHostKey: "k", Sealed: true}
 	return []struct {
 		name string
 		seen Observation
@@ -110,7 +110,7 @@ func TestPlansAreNeededAndSafe(t *testing.T) {
 }
 
 func TestAStateIsAboutOneServer(t *testing.T) {
-	s := vault.NodeState{ServerID: "1", InstallRun: "r", Sealed: true}
+	s := vault.NodeState{ServerID: "1", InstallRun: "r", SystemHostKey: "k", InitramfsHostKey: "k", Sealed: true}
 	if got := aboutServer(s, "2"); got.InstallRun != "" || got.Sealed || got.ServerID != "2" {
 		t.Errorf("another server inherits %+v", got)
 	}

@@ -76,5 +76,5 @@ func aboutServer(s vault.NodeState, id string) vault.NodeState {
 
 // installed: the machine's reports of its host keys have been written down, or replaced by the vault's.
 func installed(s vault.NodeState) bool {
-	return s.InstallRun != "" && (s.Sealed || s.SystemHostKey != "" && s.InitramfsHostKey != "")
+	return s.InstallRun != "" && s.SystemHostKey != "" && s.InitramfsHostKey != ""
 }

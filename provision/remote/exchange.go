@@ -69,7 +69,7 @@ func (c *Conn) start(command string) (*Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.out = bufio.NewReaderSize(out, 64<<10)
+	x.out = bufio.NewReaderSize(out, 16<<10)
 	return x, s.Start(command)
 }
 
