@@ -21,6 +21,7 @@ import (
 // A run that is killed with -9 anywhere is simply run again: nothing is rented twice, no lock and no pending operation
 // needs a person.
 func TestKilledRunIsRunAgain(t *testing.T) {
+	t.Parallel()
 	for _, at := range []struct {
 		name, method, suffix string
 		cliToo               bool // the CLI is killed as well, and leaves its lock and pending operations
@@ -32,6 +33,7 @@ func TestKilledRunIsRunAgain(t *testing.T) {
 		{"reverse dns, with the cli", http.MethodPost, "/change_dns_ptr", true},
 	} {
 		t.Run(at.name, func(t *testing.T) {
+			t.Parallel()
 			api, o := setup(t)
 			reached := make(chan struct{})
 			var once sync.Once
@@ -98,6 +100,7 @@ func childrenOf(t *testing.T, pid int) []int {
 
 // A cancelled run ends soon, says so, and leaves nothing that the next one trips over.
 func TestCancelledRunIsRunAgain(t *testing.T) {
+	t.Parallel()
 	api, o := setup(t)
 	api.Polls = 1 << 30
 	ctx, cancel := context.WithCancel(t.Context())
@@ -120,6 +123,7 @@ func TestCancelledRunIsRunAgain(t *testing.T) {
 
 // Two runs at once take turns.
 func TestTwoRunsTakeTurns(t *testing.T) {
+	t.Parallel()
 	api, o := setup(t)
 	w := want(t, fleet("fsn-1", "fsn-2"))
 	var wg sync.WaitGroup

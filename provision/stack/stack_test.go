@@ -144,6 +144,7 @@ func searchFor(t *testing.T, dir, secret string) {
 }
 
 func TestRemovedNodeIsNotDeletedUnasked(t *testing.T) {
+	t.Parallel()
 	api, o := setup(t)
 	up(t, o, want(t, fleet("fsn-1", "fsn-2")))
 	less := want(t, fleet("fsn-1"))
@@ -162,6 +163,7 @@ func TestRemovedNodeIsNotDeletedUnasked(t *testing.T) {
 }
 
 func TestDriftAndImmutable(t *testing.T) {
+	t.Parallel()
 	api, o := setup(t)
 	f := fleet("fsn-1", "fsn-2")
 	up(t, o, want(t, f))
@@ -202,6 +204,7 @@ func changeList(c stack.Changes) string {
 }
 
 func TestOneFailingServerDoesNotStopTheOthers(t *testing.T) {
+	t.Parallel()
 	api, o := setup(t)
 	api.Before = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/servers") {
