@@ -71,7 +71,7 @@ func Kinds() []Description {
 		{ResourceUnavailable, API, "resource_unavailable: error during placement, before the call acts", call},
 		{Conflict, API, "409 conflict, before the call acts", call},
 		{Unauthorized, API, "401 unauthorized although the token is right", call},
-		{ActionError, API, "the call is accepted, its action ends in error and has no effect", call},
+		{ActionError, API, "the call is accepted, its action ends in error and does nothing to the machine", call},
 		{ActionMissing, API, "the call acts, but its action is never found again", call},
 		{ReplyLost, API, "the call takes effect, then the connection is cut before any answer", call},
 		{Hang, API, "no answer until the client gives up, or for 'for'; the call does not act", append(call, "for")},

@@ -74,15 +74,13 @@ func (c *Cloud) begin(command, argument string, after *action, fault *faults.Fau
 		a.WaitsFor = after.ID
 	}
 	c.state.Actions[a.ID] = a
-	c.work.Add(1)
-	go c.run(a)
+	c.spawn(func() { c.run(a) })
 	return a
 }
 
 // run carries an action to its end. What it does to a machine happens at its beginning, what it changes in the books
 // at its end.
 func (c *Cloud) run(a *action) {
-	defer c.work.Done()
 	ctx := c.life
 	if !c.predecessorEnded(ctx, a) {
 		return

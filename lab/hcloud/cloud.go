@@ -72,8 +72,9 @@ type Cloud struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // running actions
 
-	mu    sync.Mutex
-	state *state // guarded by mu
+	mu     sync.Mutex
+	state  *state // guarded by mu
+	closed bool   // guarded by mu: no more work is begun
 }
 
 // New opens the cloud: it loads the state file, takes back the machines that still exist and goes on with the actions
@@ -120,7 +121,17 @@ func fill(opt *Options) {
 // Close stops what runs and waits for it. Machines are left as they are.
 func (c *Cloud) Close() {
 	c.stop()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.work.Wait()
+}
+
+// spawn runs f unless the cloud is closed; c.mu is held. What is not run now is run by the next lab.
+func (c *Cloud) spawn(f func()) {
+	if !c.closed {
+		c.work.Go(f)
+	}
 }
 
 // Handler serves the API; its routes begin with /v1.
@@ -173,8 +184,7 @@ func (c *Cloud) info(s *server) Info {
 
 // Delete removes every machine and every object, and the state file's content. For taking the lab down.
 func (c *Cloud) Delete(ctx context.Context) error {
-	c.stop()
-	c.work.Wait()
+	c.Close()
 	var errs []error
 	for _, i := range c.Servers() {
 		if i.Machine != nil {

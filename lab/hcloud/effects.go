@@ -198,7 +198,7 @@ func (c *Cloud) stopped(id int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Servers[id]
-	if s == nil || c.life.Err() != nil {
+	if s == nil || c.closed {
 		return
 	}
 	restart, m := s.Restart, s.machine
@@ -208,15 +208,13 @@ func (c *Cloud) stopped(id int64) {
 		c.save()
 		return
 	}
-	c.work.Add(1)
-	go func() {
-		defer c.work.Done()
+	c.spawn(func() {
 		err := m.PowerOn(c.life)
 		c.change(func() { s.Status = powerStatus(m) })
 		if err != nil {
 			c.opt.Log.Error("start after reboot", "server", id, "error", err)
 		}
-	}()
+	})
 }
 
 // reattach takes machines back after a restart of the lab and goes on with actions that were running.
@@ -234,8 +232,7 @@ func (c *Cloud) reattach(ctx context.Context) error {
 	defer c.mu.Unlock()
 	for _, a := range byID(c.state.Actions) {
 		if a.Status == "running" {
-			c.work.Add(1)
-			go c.run(a)
+			c.spawn(func() { c.run(a) })
 		}
 	}
 	return nil

@@ -316,3 +316,7 @@ func TestImpostorOnUnlockPort(t *testing.T) {
 		t.Error("the impostor does not notice a client that trusts it: the test above can't fail")
 	}
 }
+
+func hcloudRescue(k []*hcloud.SSHKey) hcloud.ServerEnableRescueOpts {
+	return hcloud.ServerEnableRescueOpts{Type: hcloud.ServerRescueTypeLinux64, SSHKeys: k}
+}

@@ -2,7 +2,6 @@ package scripted
 
 import (
 	"bufio"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -96,6 +95,9 @@ func (x *exchange) serve() {
 		}
 		x.req = r.ID
 		data, err := x.do(r)
+		if errors.Is(err, errNoPower) {
+			<-x.bt.ctx.Done() // it goes any moment
+		}
 		if x.bt.ctx.Err() != nil {
 			return // no power, no answer
 		}
@@ -266,4 +268,5 @@ func (m *Machine) network() network {
 	return n
 }
 
-var errNoPower = context.Canceled
+// errNoPower: the machine lost its power in the middle of something.
+var errNoPower = errors.New("the power is gone")

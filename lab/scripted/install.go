@@ -1,6 +1,7 @@
 package scripted
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -125,7 +126,7 @@ func (x *exchange) follow(run *installRun) (any, error) {
 // work carries the installation out.
 func (m *Machine) work(bt *boot, run *installRun) {
 	result, err := m.installSteps(bt, run)
-	if bt.ctx.Err() != nil {
+	if bt.ctx.Err() != nil || errors.Is(err, errNoPower) {
 		return // power lost: the disks stay as they are
 	}
 	run.update(func() { run.result, run.err = result, err })
