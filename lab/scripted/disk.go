@@ -46,15 +46,6 @@ func (d *disk) opens(secret []byte) bool {
 	return false
 }
 
-func (d *disk) hasSlot(kind string) bool {
-	for _, s := range d.Slots {
-		if s.kind == kind {
-			return true
-		}
-	}
-	return false
-}
-
 func (d *disk) words() string {
 	switch {
 	case d.Complete, d.Marker != "":
