@@ -1,0 +1,112 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"popfleet/agents/bootchain"
+	"popfleet/agents/disk"
+	"popfleet/agents/hostkey"
+	"popfleet/playbooks/spec"
+)
+
+// boot makes the host keys, the per-node part of the initramfs and the boot loaders of every disk.
+func (j *job) boot(context.Context) error {
+	system, err := hostkey.Ensure(filepath.Join(j.root, hostkey.SystemFile))
+	if err != nil {
+		return err
+	}
+	initramfs, err := hostkey.Ensure(filepath.Join(j.root, hostkey.InitramfsFile))
+	if err != nil {
+		return err
+	}
+	node := bootchain.Node{Network: j.network, AuthorizedKeys: j.spec.AuthorizedKeys, LUKSUUID: j.luksUUID}
+	if err := node.Save(j.root); err != nil {
+		return err
+	}
+	if _, err := bootchain.WriteNodePart(j.root, initramfs.Private); err != nil {
+		return err
+	}
+	loaders, err := bootchain.ReadLoaders(j.root)
+	if err != nil {
+		return err
+	}
+	for _, t := range j.targets {
+		if err := j.bootDisk(loaders, t.Disk); err != nil {
+			return fmt.Errorf("boot loader of disk %s: %w", t.Serial, err)
+		}
+	}
+	j.result = spec.Installed{
+		Run: j.spec.Run, Wiped: j.wiped, Network: j.network, LUKSUUID: j.luksUUID,
+		InitramfsHostKey: initramfs.Authorized(), SystemHostKey: system.Authorized(),
+	}
+	return bootchain.Check(j.root)
+}
+
+func (j *job) bootDisk(l bootchain.Loaders, d spec.Disk) error {
+	sys := filepath.Join("/sys/block", filepath.Base(d.Path), filepath.Base(disk.Partition(d.Path, disk.PartBIOS)))
+	first, err := number(filepath.Join(sys, "start"))
+	if err != nil {
+		return err
+	}
+	sectors, err := number(filepath.Join(sys, "size"))
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(l.WriteBIOS(f, uint64(first), sectors*512), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return j.esp(l, disk.Partition(d.Path, disk.PartESP))
+}
+
+func (j *job) esp(l bootchain.Loaders, dev string) error {
+	at := filepath.Join(filepath.Dir(j.root), "esp")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(dev, at, "vfat", unix.MS_NOATIME, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("mount %s: %w", dev, err)
+	}
+	return errors.Join(l.WriteEFI(at), unix.Unmount(at, 0))
+}
+
+func number(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
+}
+
+// finish closes everything, so that the keys leave this machine's kernel and the disks are whole.
+func (j *job) finish(ctx context.Context) error {
+	for _, t := range j.targets {
+		d := t.Disk
+		d.Marker, d.Content = j.spec.Run, "fleet node "+j.spec.Node
+		j.result.Disks = append(j.result.Disks, d)
+	}
+	unix.Sync()
+	if err := j.unmountOurs(); err != nil {
+		return err
+	}
+	if err := j.luks.Close(ctx, mapping); err != nil {
+		return err
+	}
+	if len(j.targets) > 1 {
+		j.attempt(ctx, "mdadm", "--stop", "--scan")
+	}
+	unix.Sync()
+	return nil
+}

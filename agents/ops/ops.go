@@ -1,0 +1,36 @@
+// Package ops is the closed set of what an operator can ask of fleet-agent in an exchange: every op of playbooks/spec
+// with the handler that serves it. It holds no logic of its own beyond facts and reboot, which are one call each.
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+
+	"popfleet/agents/apply"
+	"popfleet/agents/bootchain"
+	"popfleet/agents/command"
+	"popfleet/agents/exchange"
+	"popfleet/agents/facts"
+	"popfleet/agents/install"
+	"popfleet/agents/seal"
+	"popfleet/playbooks/spec"
+)
+
+// Handlers serves every op on this machine.
+func Handlers(log *slog.Logger) map[string]exchange.Handler {
+	host := facts.Host{}
+	sealer := seal.Handler{Host: host, Run: command.System{}, Log: log}
+	all := map[string]exchange.Handler{
+		spec.OpFacts: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
+			return host.Gather(ctx)
+		},
+		spec.OpInstall: install.Handler{Host: host}.Serve,
+		spec.OpSeal:    sealer.Seal,
+		spec.OpWipe:    sealer.Wipe,
+		spec.OpReboot:  reboot{host, sealer.Slots, bootchain.RebootSoon}.serve,
+	}
+	maps.Copy(all, apply.Handlers(apply.Default(log)))
+	return all
+}

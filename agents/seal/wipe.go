@@ -1,0 +1,123 @@
+package seal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"popfleet/agents/disk"
+	"popfleet/agents/exchange"
+	"popfleet/agents/luks"
+	"popfleet/playbooks/spec"
+)
+
+// Wipe serves [spec.OpWipe]: it destroys every key slot on the disks named, in rescue or on the running node, and proves
+// that none is left. What is encrypted stays where it is and can't be read by anyone any more.
+func (h Handler) Wipe(ctx context.Context, specJSON json.RawMessage, s exchange.Session) (any, error) {
+	var req spec.Wipe
+	if err := exchange.Decode(specJSON, &req); err != nil {
+		return nil, err
+	}
+	if req.Version != 1 || req.Node == "" {
+		return nil, &spec.Error{Code: spec.CodeBadSpec, Message: "wipe: version must be 1 and node must be named"}
+	}
+	devices, err := h.encrypted(req)
+	if err != nil {
+		return nil, err
+	}
+	wiped := spec.Wiped{}
+	for _, dev := range devices {
+		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + dev, Status: "doing"})
+		left, err := h.erase(ctx, dev)
+		if err != nil {
+			return nil, fmt.Errorf("wipe %s: %w", dev, err)
+		}
+		if left != 0 {
+			return nil, fmt.Errorf("wipe %s: %d key slots are left", dev, left)
+		}
+		wiped.Devices = append(wiped.Devices, dev)
+		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + dev, Status: "done"})
+	}
+	return wiped, nil
+}
+
+func (h Handler) erase(ctx context.Context, dev string) (slotsLeft int, err error) {
+	if err := h.luks().Erase(ctx, dev); err != nil {
+		return 0, err
+	}
+	slots, err := h.luks().Slots(ctx, dev)
+	if errors.Is(err, luks.ErrNoHeader) {
+		return 0, nil
+	}
+	return len(slots), err
+}
+
+// encrypted finds the LUKS devices on the disks named, and refuses when one of them is another node's.
+func (h Handler) encrypted(req spec.Wipe) ([]string, error) {
+	if id, err := h.Host.Identity(); err == nil && id.Node != req.Node {
+		return nil, &spec.Error{Code: spec.CodeWrongNode, Message: fmt.Sprintf("this machine is node %q, not %q", id.Node, req.Node)}
+	}
+	disks, err := disk.Host{Root: h.Host.Root}.List()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, d := range disks {
+		if len(req.Serials) > 0 && !slices.Contains(req.Serials, d.Serial) && !slices.Contains(req.Serials, d.WWN) {
+			continue
+		}
+		devs, err := h.onDisk(d.Path, req.Node)
+		if err != nil {
+			return nil, err
+		}
+		for _, dev := range devs {
+			if !slices.Contains(found, dev) {
+				found = append(found, dev)
+			}
+		}
+	}
+	for _, want := range req.Serials {
+		if !slices.ContainsFunc(disks, func(d spec.Disk) bool { return d.Serial == want || d.WWN == want }) {
+			return nil, &spec.Error{Code: spec.CodeWrongDisk, Message: fmt.Sprintf("the machine has no disk with serial or WWN %q", want)}
+		}
+	}
+	return found, nil
+}
+
+// onDisk looks at a disk's partitions and at the arrays on them for LUKS2 headers.
+func (h Handler) onDisk(path, node string) ([]string, error) {
+	base := filepath.Base(path)
+	names := []string{base}
+	parts, _ := filepath.Glob(filepath.Join("/", h.Host.Root, "sys/block", base, base+"*"))
+	for _, p := range parts {
+		names = append(names, filepath.Base(p))
+		holders, _ := filepath.Glob(filepath.Join(p, "holders", "md*"))
+		for _, a := range holders {
+			names = append(names, filepath.Base(a))
+		}
+	}
+	var devs []string
+	for _, n := range names {
+		dev := "/dev/" + n
+		f, err := os.Open(filepath.Join("/", h.Host.Root, dev))
+		if err != nil {
+			return nil, err
+		}
+		header, ok := disk.ReadLUKS(f)
+		f.Close()
+		if !ok {
+			continue
+		}
+		owner, ours := strings.CutPrefix(header.Subsystem, "fleet/")
+		if !ours || owner != node {
+			return nil, &spec.Error{Code: spec.CodeWrongNode, Message: fmt.Sprintf("%s is encrypted for %q, not for node %q", dev, header.Subsystem, node)}
+		}
+		devs = append(devs, dev)
+	}
+	return devs, nil
+}

@@ -1,0 +1,60 @@
+// Command fleet-agent is what runs on a node for the fleet: the far end of an operator's connection (exchange), the
+// installer inside a rescue system, and the daemon that reports.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"popfleet/agents/exchange"
+	"popfleet/agents/install"
+	"popfleet/agents/ops"
+)
+
+var version = "dev" // set by -ldflags -X main.version=…
+
+const usage = `usage: fleet-agent COMMAND
+  exchange        serve one operator connection on stdin and stdout
+  install-worker  used by exchange
+  run             report to the controllers, until a signal
+  version
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	// The bootstrap runs with umask 077, for its own file; what an op creates says its mode itself.
+	syscall.Umask(0o022)
+	log := slog.New(slog.NewJSONHandler(errs, nil))
+	if len(args) == 0 {
+		fmt.Fprint(errs, usage)
+		return 1
+	}
+	var err error
+	switch args[0] {
+	case "exchange":
+		// Signals keep their default here: an exchange holds nothing that outlives it.
+		err = exchange.Serve(context.Background(), in, out, ops.Handlers(log), log)
+	case "install-worker":
+		err = install.Work(context.Background(), in, log)
+	case "run":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		err = daemon(ctx, args[1:], log)
+	case "version", "--version":
+		fmt.Fprintln(out, version)
+	default:
+		fmt.Fprintf(errs, "unknown command %q\n%s", args[0], usage)
+		return 1
+	}
+	if err != nil {
+		log.Error("fleet-agent ends", "command", args[0], "error", err)
+		return 1
+	}
+	return 0
+}
