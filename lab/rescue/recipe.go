@@ -7,14 +7,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"os/exec"
-	"slices"
-	"strings"
+
+	"popfleet/internal/debian"
 )
 
 const (
-	suite         = "bookworm"
-	defaultMirror = "http://deb.debian.org/debian"
+	suite         = debian.Suite
 	kernelPackage = "linux-image-cloud-amd64"
 	baseVersion   = "1" // raised when a change of the code changes what it builds
 	recipeVersion = "1"
@@ -58,41 +56,14 @@ func Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// mirrors fills in the mirrors that the options leave open, from apt's own idea of its sources.
+// mirrors fills in the mirrors that the options leave open with the ones this machine uses.
 func (o Options) mirrors(ctx context.Context) (main, security string) {
-	main, security = o.Mirror, o.Security
-	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages").Output()
-	if err == nil {
-		m, s := aptMirrors(string(out))
-		if main == "" {
-			main = m
-		}
-		if security == "" {
-			security = s
-		}
+	main, security = debian.Mirrors(ctx)
+	if o.Mirror != "" {
+		main = o.Mirror
 	}
-	if main == "" {
-		main = defaultMirror
+	if o.Security != "" {
+		security = o.Security
 	}
 	return main, security
 }
-
-// aptMirrors reads lines "release component uri" and returns the mirrors of the suite and of its security updates.
-func aptMirrors(targets string) (main, security string) {
-	for line := range strings.Lines(targets) {
-		f := strings.Fields(line)
-		if len(f) != 3 || f[1] != "main" || !slices.Contains([]string{"http", "https"}, scheme(f[2])) {
-			continue
-		}
-		uri := strings.TrimSuffix(f[2], "/")
-		switch {
-		case f[0] == suite && main == "":
-			main = uri
-		case f[0] == suite+"-security" && security == "":
-			security = uri
-		}
-	}
-	return main, security
-}
-
-func scheme(uri string) string { s, _, _ := strings.Cut(uri, "://"); return s }

@@ -78,21 +78,6 @@ func TestBootData(t *testing.T) {
 	}
 }
 
-func TestAptMirrors(t *testing.T) {
-	tests := map[string]struct{ targets, main, security string }{
-		"debian": {"bookworm main http://deb.debian.org/debian/\nbookworm-updates main http://deb.debian.org/debian/\nbookworm-security main http://deb.debian.org/debian-security/\n",
-			"http://deb.debian.org/debian", "http://deb.debian.org/debian-security"},
-		"others' repositories": {"nodistro main https://deb.nodesource.com/node_20.x/\nbookworm contrib http://a/debian\n", "", ""},
-		"local mirror":         {"bookworm main https://mirror.example/debian/\n", "https://mirror.example/debian", ""},
-		"cdrom":                {"bookworm main cdrom://disc/\nrubbish\n", "", ""},
-	}
-	for name, tt := range tests {
-		if main, security := aptMirrors(tt.targets); main != tt.main || security != tt.security {
-			t.Errorf("%s: %q, %q", name, main, security)
-		}
-	}
-}
-
 func TestLoadOrder(t *testing.T) {
 	dep := "kernel/virtio.ko: kernel/virtio_ring.ko\nkernel/virtio_ring.ko:\nkernel/net/virtio_net.ko: kernel/net/net_failover.ko kernel/net/failover.ko kernel/virtio.ko kernel/virtio_ring.ko\nkernel/net/net_failover.ko: kernel/net/failover.ko\nkernel/net/failover.ko:\n"
 	order, err := loadOrder(dep, []string{"virtio", "virtio_net", "built_in"})
