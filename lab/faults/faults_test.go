@@ -38,7 +38,7 @@ func TestTake(t *testing.T) {
 
 func TestTimesAndSkip(t *testing.T) {
 	var s Set
-	s.MustAdd(Fault{Kind: Locked, Skip: 1, Times: 2})
+	f := s.MustAdd(Fault{Kind: Locked, Skip: 1, Times: 2})
 	var got []bool
 	for range 5 {
 		_, ok := s.Take(Occasion{Layer: API})
@@ -49,6 +49,9 @@ func TestTimesAndSkip(t *testing.T) {
 		if got[i] != want[i] {
 			t.Fatalf("struck %v, want %v", got, want)
 		}
+	}
+	if s.Hits(f.ID) != 2 {
+		t.Errorf("%d hits, want 2", s.Hits(f.ID))
 	}
 	if len(s.List()) != 0 {
 		t.Error("a used-up fault is still set")
@@ -78,6 +81,17 @@ func TestAddRefuses(t *testing.T) {
 		if _, err := s.Add(f); err == nil {
 			t.Errorf("%+v was taken", f)
 		}
+	}
+}
+
+func TestAddRefusesACallThatDoesNotExist(t *testing.T) {
+	var s Set
+	s.Know([]string{"reset_server", "reset"})
+	if _, err := s.Add(Fault{Kind: Locked, Call: "Reset"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Add(Fault{Kind: Locked, Call: "resset"}); err == nil {
+		t.Error("a fault that can never strike was taken")
 	}
 }
 

@@ -57,8 +57,18 @@ type Occasion struct {
 // Set is the faults that are set. The zero value is empty and ready; methods are safe for concurrent use.
 type Set struct {
 	mu     sync.Mutex
-	faults []*Fault // guarded by mu
-	lastID int      // guarded by mu
+	faults []*Fault    // guarded by mu
+	lastID int         // guarded by mu
+	hits   map[int]int // guarded by mu: by id, also of faults that are gone
+	calls  []string    // guarded by mu: every name of a call; nil when no API told them
+}
+
+// Know tells the calls there are, so that a fault for a call that does not exist is refused: it would never strike, and
+// a test that relies on it could not fail.
+func (s *Set) Know(calls []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, calls...)
 }
 
 // Add sets a fault and returns it with its id.
@@ -71,6 +81,9 @@ func (s *Set) Add(f Fault) (Fault, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f.Call != "" && s.calls != nil && !slices.ContainsFunc(s.calls, func(c string) bool { return strings.EqualFold(c, f.Call) }) {
+		return Fault{}, fmt.Errorf("fault %s: call %q: no such call (fleet-lab faults --calls lists them)", f.Kind, f.Call)
+	}
 	s.lastID++
 	f.ID, f.Hits, f.first = s.lastID, 0, time.Time{}
 	s.faults = append(s.faults, &f)
@@ -106,6 +119,14 @@ func (s *Set) List() []Fault {
 	return out
 }
 
+// Hits says how often a fault struck, also one that has cleared itself since. A test whose fault never struck has shown
+// nothing.
+func (s *Set) Hits(id int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hits[id]
+}
+
 // Take returns the oldest fault that strikes at this occasion, if any, and counts the hit. With kinds given, only those
 // are looked at.
 func (s *Set) Take(o Occasion, kinds ...Kind) (Fault, bool) {
@@ -123,6 +144,10 @@ func (s *Set) Take(o Occasion, kinds ...Kind) (Fault, bool) {
 			continue
 		}
 		f.Hits++
+		if s.hits == nil {
+			s.hits = map[int]int{}
+		}
+		s.hits[f.ID]++
 		if f.first.IsZero() {
 			f.first = time.Now()
 		}

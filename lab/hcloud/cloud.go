@@ -84,6 +84,7 @@ func New(ctx context.Context, opt Options) (*Cloud, error) {
 		return nil, errors.New("hcloud simulator: a token and a backend are needed")
 	}
 	fill(&opt)
+	opt.Faults.Know(allNames())
 	st, err := loadState(opt.StatePath)
 	if err != nil {
 		return nil, err

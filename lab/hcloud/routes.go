@@ -129,3 +129,11 @@ func CallNames() []string {
 	}
 	return out
 }
+
+func allNames() []string {
+	var out []string
+	for _, k := range calls() {
+		out = append(out, k.names()...)
+	}
+	return out
+}

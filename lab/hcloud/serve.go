@@ -63,7 +63,15 @@ type call struct {
 	handler func(c *Cloud, r *request) (any, error)
 }
 
-func (k call) names() []string { return []string{k.name, k.method + " " + k.path} }
+// names are all by which a fault can name the call: create_server, POST /servers, and for actions the last word of the
+// route too: reset, poweron.
+func (k call) names() []string {
+	out := []string{k.name, k.method + " " + k.path}
+	if i := strings.LastIndex(k.path, "/actions/"); i >= 0 && !strings.HasPrefix(k.path[i+len("/actions/"):], "{") {
+		out = append(out, k.path[i+len("/actions/"):])
+	}
+	return out
+}
 
 func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	id := make([]byte, 8)
