@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"popfleet/provision/drivers"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/lifecycle"
 	"popfleet/provision/stack"
@@ -38,65 +39,19 @@ func (c *clouds) provider(name string) (lifecycle.Provider, error) {
 	if name != "hetznercloud" {
 		return nil, fmt.Errorf("no driver for provider %q", name)
 	}
-	return hetznerProvider{c.hetzner}, nil
-}
-
-// hetznerProvider shows the driver as lifecycle wants it.
-type hetznerProvider struct{ driver *hetznercloud.Driver }
-
-func (p hetznerProvider) Servers(ctx context.Context, fleet string) (map[string]lifecycle.Server, error) {
-	list, err := p.driver.Servers(waiting(ctx), fleet)
-	if err != nil {
-		return nil, err
-	}
-	servers := map[string]lifecycle.Server{}
-	for _, s := range list {
-		servers[s.Labels[hetznercloud.LabelNode]] = toServer(s)
-	}
-	return servers, nil
-}
-
-func (p hetznerProvider) Describe(ctx context.Context, fleet, node string) (lifecycle.Server, bool, error) {
-	s, ok, err := p.driver.Describe(waiting(ctx), fleet, node)
-	return toServer(s), ok, err
-}
-
-func (p hetznerProvider) EnterRescue(ctx context.Context, id, sshPublicKey, keyName string) ([]string, error) {
-	r, err := p.driver.EnterRescue(waiting(ctx), id, sshPublicKey, keyName)
-	return r.HostKeys, err
-}
-
-func (p hetznerProvider) BootDisk(ctx context.Context, id string) error {
-	return p.driver.BootDisk(waiting(ctx), id)
-}
-
-func (p hetznerProvider) Reset(ctx context.Context, id string) error {
-	return p.driver.Reset(waiting(ctx), id)
-}
-
-// waiting lets what the driver waits for be heard where lifecycle listens.
-func waiting(ctx context.Context) context.Context {
-	return hetznercloud.WithWaiting(ctx, lifecycle.Waiting(ctx))
-}
-
-func toServer(s hetznercloud.Server) lifecycle.Server {
-	return lifecycle.Server{ID: s.ID, Addr4: s.Addr4, Addr6: s.Addr6, Off: s.Status == "off", RescueEnabled: s.RescueEnabled}
+	return drivers.HetznerCloud{Driver: c.hetzner}, nil
 }
 
 // addresses of all servers the provider has for this fleet, by node, IPv4 first.
 func (s *session) addresses(ctx context.Context) (map[string][]netip.Addr, error) {
-	p, err := s.clouds.provider("hetznercloud")
-	if err != nil {
-		return nil, err
-	}
-	servers, err := p.Servers(ctx, s.fleet.Name)
+	servers, err := s.clouds.hetzner.Servers(ctx, s.fleet.Name)
 	if err != nil {
 		return nil, err
 	}
 	all := map[string][]netip.Addr{}
-	for node, server := range servers {
+	for _, server := range servers {
 		if a := usable(server.Addr4, server.Addr6); len(a) > 0 {
-			all[node] = a
+			all[server.Labels[hetznercloud.LabelNode]] = a
 		}
 	}
 	return all, nil

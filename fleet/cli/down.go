@@ -62,7 +62,7 @@ func (a *app) runDown(ctx context.Context, targets []string, yes bool) (err erro
 func (s *session) wipe(ctx context.Context, nodes []lifecycle.Node) (wiped []string, err error) {
 	show := newProgress(s.app.out, s.app.env.Terminal)
 	defer show.stop()
-	d, err := s.deps(nil, show.node)
+	d, err := s.deps(show.node)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (s *session) propose(ctx context.Context, nodes []lifecycle.Node) ([]lifecy
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.deps(addresses, nil)
+	d, err := s.deps(nil)
 	if err != nil {
 		return nil, err
 	}

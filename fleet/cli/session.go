@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -39,8 +38,9 @@ type session struct {
 	logFile *os.File
 }
 
-// open opens the folder. A verb that changes anything takes the lock; a second one is told who holds it.
-func (a *app) open(ctx context.Context, verb string, args []string, changes bool) (_ *session, err error) {
+// open opens the folder and takes the lock; a second run is told who holds it. A verb that must work without the
+// provider's token, when only the machines are left, does without providers.
+func (a *app) open(ctx context.Context, verb string, args []string, providers bool) (_ *session, err error) {
 	s := &session{app: a, verb: verb, run: newRunID()}
 	defer func() {
 		if err != nil {
@@ -54,13 +54,11 @@ func (a *app) open(ctx context.Context, verb string, args []string, changes bool
 		return nil, err
 	}
 	command := strings.Join(append([]string{"fleet", verb}, args...), " ")
-	if changes {
-		if s.lock, err = runlock.Acquire(a.path(".fleet"), runlock.Me(command)); err != nil {
-			if errors.As(err, new(*runlock.ErrHeld)) {
-				return nil, exit(CodeLocked, err)
-			}
-			return nil, err
+	if s.lock, err = runlock.Acquire(a.path(".fleet"), runlock.Me(command)); err != nil {
+		if errors.As(err, new(*runlock.ErrHeld)) {
+			return nil, exit(CodeLocked, err)
 		}
+		return nil, err
 	}
 	if s.vault, err = a.openVault(ctx); err != nil {
 		return nil, err
@@ -71,7 +69,9 @@ func (a *app) open(ctx context.Context, verb string, args []string, changes bool
 	if err := s.openRecords(ctx, command); err != nil {
 		return nil, err
 	}
-	s.clouds, err = s.openClouds(ctx)
+	if providers {
+		s.clouds, err = s.openClouds(ctx)
+	}
 	return s, err
 }
 
@@ -87,10 +87,8 @@ func (s *session) openRecords(ctx context.Context, command string) (err error) {
 	if s.journal, err = journal.Open(s.app.path(".fleet", "journal.db")); err != nil {
 		return err
 	}
-	if s.lock != nil {
-		if _, err := s.journal.Interrupt(ctx, s.run); err != nil {
-			return err
-		}
+	if _, err := s.journal.Interrupt(ctx, s.run); err != nil {
+		return err
 	}
 	name, host := who()
 	s.audit, err = s.journal.Audit(ctx, journal.Call{Who: name + "@" + host, PID: os.Getpid(), Verb: s.verb, Command: command})
@@ -158,8 +156,8 @@ func (s *session) names() (names []string) {
 	return names
 }
 
-// deps is what lifecycle works with. addresses are of all nodes whose servers exist.
-func (s *session) deps(addresses map[string][]netip.Addr, progress func(lifecycle.Event)) (lifecycle.Deps, error) {
+// deps is what lifecycle works with.
+func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 	d, err := s.app.dialer()
 	if err != nil {
 		return lifecycle.Deps{}, err
@@ -171,10 +169,22 @@ func (s *session) deps(addresses map[string][]netip.Addr, progress func(lifecycl
 	name, host := who()
 	return lifecycle.Deps{
 		Fleet: s.fleet.Name, Operator: name + "@" + host, Run: s.run,
-		Provider: s.clouds.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
+		Provider: s.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
 		Image: s.image, Agent: agent, Dial: d, Pace: s.pace, Log: s.log, Progress: progress,
 		Serving: s.servingProbe(d),
 	}, nil
+}
+
+// provider is a driver with power over machines where there is a token, and what the vault remembers where not.
+func (s *session) provider(name string) (lifecycle.Provider, error) {
+	if s.clouds != nil {
+		return s.clouds.provider(name)
+	}
+	var nodes []string
+	for _, n := range s.fleet.Resolved() {
+		nodes = append(nodes, n.Name)
+	}
+	return lifecycle.Remembered{Memory: s.vault, Nodes: nodes}, nil
 }
 
 func (s *session) agent() (remote.Agent, error) {

@@ -20,7 +20,7 @@ func (a *app) unlockCommand() *cobra.Command {
 }
 
 func (a *app) runUnlock(ctx context.Context, name string) (err error) {
-	s, err := a.open(ctx, "unlock", []string{name}, true)
+	s, err := a.open(ctx, "unlock", []string{name}, false)
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (a *app) runUnlock(ctx context.Context, name string) (err error) {
 	}
 	show := newProgress(a.out, a.env.Terminal)
 	defer show.stop()
-	d, err := s.deps(nil, show.node)
+	d, err := s.deps(show.node)
 	if err != nil {
 		return err
 	}

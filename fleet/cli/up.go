@@ -111,7 +111,7 @@ func (s *session) upObjects(ctx context.Context, show *progress) (stack.Result, 
 }
 
 func (s *session) bringUp(ctx context.Context, nodes []lifecycle.Node, addresses map[string][]netip.Addr, show *progress) ([]lifecycle.Result, error) {
-	d, err := s.deps(addresses, show.node)
+	d, err := s.deps(show.node)
 	if err != nil {
 		return nil, err
 	}

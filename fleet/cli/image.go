@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"popfleet/playbooks/spec"
+	"popfleet/provision/image"
+	"popfleet/provision/lifecycle"
+)
+
+// envCache names the folder for what is built once and kept; default: the user's cache folder.
+const envCache = "FLEET_CACHE"
+
+func (s *session) imageOptions() image.Options {
+	dir := s.app.env.Getenv(envCache)
+	return image.Options{CacheDir: dir}
+}
+
+// image gives lifecycle the base image, built on this machine when the cache has none.
+func (s *session) image(ctx context.Context) (lifecycle.Image, error) {
+	i, err := image.Ensure(ctx, s.imageOptions(), func(step string, took time.Duration) {
+		s.app.out.event("image", "", map[string]any{"step": step, "took_sec": took.Seconds()})
+		if took > 0 {
+			s.app.out.say("          image    %-28s %s", step, seconds(took))
+		}
+	})
+	if err != nil {
+		return lifecycle.Image{}, err
+	}
+	return lifecycle.Image{Blob: spec.Blob{SHA256: i.SHA256, SizeBytes: i.SizeBytes}, Blobs: imageBlob(i)}, nil
+}
+
+// imageDigest is what a plan can say of the image without building it.
+func (s *session) imageDigest() string {
+	if i, ok, err := image.Find(s.imageOptions()); err == nil && ok {
+		return i.SHA256
+	}
+	return ""
+}
+
+type imageBlob image.Image
+
+// Open is remote.Blobs.
+func (i imageBlob) Open(sha string) (io.ReadCloser, int64, error) {
+	if sha != i.SHA256 {
+		return nil, 0, fmt.Errorf("the machine asks for blob %s; only image %s was offered", sha, i.SHA256)
+	}
+	f, err := os.Open(i.Path)
+	return f, i.SizeBytes, err
+}
