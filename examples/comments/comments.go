@@ -65,9 +65,9 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(addr string
 	}
 	select {
 	case <-ctx.Done():
-		err = nil
 	case err = <-failed:
 	}
+	log.Info("app drains")
 	err = errors.Join(err, s.stop(context.WithoutCancel(ctx), server))
 	cancel()
 	wg.Wait()

@@ -18,6 +18,12 @@ const (
 	retryHint = 1000
 )
 
+// hello is the first event's data.
+type hello struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+}
+
 func (s *Server) threadEvents(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, ThreadsTopic)
 }
@@ -67,7 +73,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, watcher *live.Watc
 	}
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
-	ok := say("retry: %d\nevent: hello\ndata: %s\n\n", retryHint, encode(aboutAnswer{Node: s.options.Node, Version: s.options.Version}))
+	ok := say("retry: %d\nevent: hello\ndata: %s\n\n", retryHint, encode(hello{Node: s.options.Node, Version: s.options.Version}))
 	for ok {
 		select {
 		case <-r.Context().Done():

@@ -106,10 +106,17 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /api/events", s.threadEvents)
 	mux.HandleFunc("GET /api/threads/{thread}/events", s.commentEvents)
 	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.Handle("/api/", s.json(func(*http.Request) (int, any, error) { return 0, nil, board.ErrNotFound }))
+	mux.Handle("/api/", s.json(nowhere))
 	s.page.routes(mux)
-	return s.always(http.NewCrossOriginProtection().Handler(mux))
+	// By Sec-Fetch-Site, or Origin against Host: a page of another site can't write in a visitor's name.
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusForbidden, failure{Error: "requests from other sites are not accepted"})
+	}))
+	return s.always(guard.Handler(mux))
 }
+
+func nowhere(*http.Request) (int, any, error) { return 0, nil, board.ErrNotFound }
 
 // policy lets the page load from its own origin and nowhere else, and nobody put it into a frame.
 const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
