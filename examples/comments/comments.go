@@ -27,6 +27,7 @@ const (
 	lookInterval  = time.Second
 	mostRecent    = 500 // changes one look returns
 	shutdownTime  = 20 * time.Second
+	closeTime     = 5 * time.Second
 	maxHeaderSize = 32 << 10
 )
 
@@ -37,6 +38,13 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(addr string
 	if err != nil {
 		return err
 	}
+	err = serve(ctx, c, db, log, ready)
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer done()
+	return errors.Join(err, db.Close(closing))
+}
+
+func serve(ctx context.Context, c Config, db *database.DB, log *slog.Logger, ready func(addr string)) error {
 	hub := live.New(looks(db), maxStreams, log)
 	s := newService(c, hub, newWatchdog(db, log))
 	site, err := web.New(db, hub, web.Options{Node: c.Node, Version: version.Version, ModeratorToken: c.token,
@@ -48,10 +56,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(addr string
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	server := &http.Server{Handler: s.count(site.Handler()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeaderSize,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-
+	server := newServer(s.count(site.Handler()), log)
+	// What serves outlives ctx until the drain is over.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	failed := make(chan error, 2)
@@ -71,9 +77,13 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(addr string
 	err = errors.Join(err, s.stop(context.WithoutCancel(ctx), server))
 	cancel()
 	wg.Wait()
-	closing, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer done()
-	return errors.Join(err, db.Close(closing))
+	return err
+}
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeaderSize,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 }
 
 // stop drains, within the time a service has.

@@ -66,7 +66,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, topic string) {
 func (s *Server) send(w http.ResponseWriter, r *http.Request, watcher *live.Watcher) {
 	out := http.NewResponseController(w)
 	say := func(format string, a ...any) bool {
-		// A server without write deadlines has no slow clients to fear: a test's recorder.
+		// What can't hold a deadline is a test's recorder.
 		_ = out.SetWriteDeadline(time.Now().Add(writeTime))
 		_, err := fmt.Fprintf(w, format, a...)
 		return err == nil && out.Flush() == nil

@@ -416,3 +416,22 @@ func FuzzAPI(f *testing.F) {
 		}
 	})
 }
+
+// The server's write timeout runs from the request on and would end every stream; each event has its own instead.
+func TestAStreamOutlivesTheWriteTimeout(t *testing.T) {
+	s := newSite(t)
+	server := httptest.NewUnstartedServer(s.handler)
+	const timeout = 100 * time.Millisecond
+	server.Config.WriteTimeout = timeout
+	server.Start()
+	defer server.Close()
+	th := s.thread("long")
+	of := open(t, server, "/api/threads/"+th.ID+"/events")
+	of.next()
+	<-time.After(3 * timeout) // silence is what is tested
+	c := s.comment(th.ID, "still there?")
+	if e := of.next(); !strings.Contains(e["data"], c.ID) {
+		t.Fatalf("got %v", e)
+	}
+	s.hub.Drain()
+}
