@@ -139,15 +139,15 @@ func Run(ctx context.Context, cfg Config, d Deps) error {
 		d.Listening(listener.Addr())
 	}
 	d.Log.Info("controller listens", "address", listener.Addr().String(), "fleet", d.Lifecycle.Fleet)
-	return runAll(ctx,
+	err = runAll(ctx,
 		func(ctx context.Context) error { return serve(ctx, listener, b, identity) },
 		func(ctx context.Context) error { return newWatcher(b, newRunID()).run(ctx) },
 		b.keep,
 	)
+	return errors.Join(err, b.flush(ctx))
 }
 
-// runAll runs parts until one fails or ctx ends, and waits for all. The board is kept last: what the others did must
-// be on disk.
+// runAll runs parts until one fails or ctx ends, and waits for all.
 func runAll(ctx context.Context, parts ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

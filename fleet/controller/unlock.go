@@ -1,0 +1,307 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"popfleet/internal/journal"
+	"popfleet/internal/mtls"
+	"popfleet/internal/runlock"
+	"popfleet/inventory"
+	"popfleet/inventory/vault"
+	"popfleet/provision/lifecycle"
+	"popfleet/provision/remote"
+)
+
+// maxAttempts bounds attempts that end without a verdict (no prompt, connection lost), from one report to the next.
+const maxAttempts = 5
+
+// locked: the node waits for its key, with the pinned host key.
+func (w *watcher) locked(ctx context.Context, n inventory.Resolved, state vault.NodeState, key ssh.PublicKey) {
+	pin := ssh.FingerprintSHA256(key)
+	w.change(n.Name, func(rec *record, now time.Time) {
+		if rec.doorSince.IsZero() {
+			rec.doorSince = now
+		}
+		if rec.lock.FirstSeen.IsZero() {
+			rec.lock.FirstSeen = now
+		}
+		w.judge(n.Name, rec, now)
+	})
+	if w.alarmed(n.Name, pin) {
+		return
+	}
+	seen := w.evidence(ctx, n.Name)
+	allow, why := w.policy().decide(seen)
+	if !allow {
+		w.hold(ctx, n.Name, why, seen)
+		return
+	}
+	release, err := tryLease(w.cfg.Dir, n.Name, "fleet controller")
+	if err != nil {
+		w.wait(n.Name, err)
+		return
+	}
+	defer release()
+	w.audit(ctx, n.Name, true, why, seen)
+	w.attempt(ctx, n, state, pin, why)
+}
+
+// hold leaves the decision to a person.
+func (w *watcher) hold(ctx context.Context, node, why string, seen evidence) {
+	w.change(node, func(rec *record, now time.Time) { rec.lock.set(now, Held, why, unlockCommand(node)) })
+	w.audit(ctx, node, false, why, seen)
+}
+
+// wait: somebody else on this folder is unlocking it, or the lease can't be had. Looked at again when that should be over.
+func (w *watcher) wait(node string, err error) {
+	w.change(node, func(rec *record, now time.Time) {
+		rec.nextVisit = now.Add(w.deps.Lifecycle.Pace.Of(15 * time.Second))
+		if errors.As(err, new(*runlock.ErrHeld)) {
+			rec.lock.set(now, Unlocking, err.Error(), "")
+			return
+		}
+		rec.lock.set(now, Locked, err.Error(), "")
+	})
+}
+
+// attempt sends the key once, by lifecycle.Unlock.
+func (w *watcher) attempt(ctx context.Context, n inventory.Resolved, state vault.NodeState, pin, why string) {
+	var bootBefore string
+	err := w.changeNow(ctx, n.Name, func(rec *record, now time.Time) {
+		rec.lock.set(now, Unlocking, why, "")
+		rec.lock.Attempts++
+		if rec.report != nil {
+			bootBefore = rec.report.BootID
+		}
+	})
+	if err != nil { // an attempt that would be forgotten is none
+		w.deps.Log.Error("attempt not written, so not made", "node", n.Name, "error", err)
+		w.wait(n.Name, err)
+		return
+	}
+	a := &attempted{watcher: w, node: n.Name, bootBefore: bootBefore}
+	d := w.deps.Lifecycle
+	d.Run, d.Journal, d.Progress, d.Lease, d.Compiler = w.runID, lasting{d.Journal, w}, a.hear, nil, nil
+	d.Provider = func(string) (lifecycle.Provider, error) {
+		return lifecycle.Remembered{Memory: d.Memory, Nodes: []string{n.Name}}, nil
+	}
+	d.Allow = func(ctx context.Context, _ lifecycle.Node, _ lifecycle.Observation) error {
+		return w.stillAllowed(ctx, n.Name)
+	}
+	r, err := w.deps.Unlock(ctx, d, lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
+	if err == nil {
+		err = r.Err
+	}
+	a.conclude(ctx, r.Stage, err, pin)
+}
+
+// stillAllowed asks the policy again, right before the key is sent.
+func (w *watcher) stillAllowed(ctx context.Context, node string) error {
+	if allow, why := w.policy().decide(w.evidence(ctx, node)); !allow {
+		return errors.New(why)
+	}
+	return nil
+}
+
+// attempted is one attempt while it runs. Its methods are called one at a time.
+type attempted struct {
+	*watcher
+	node, bootBefore string
+	opened           bool
+}
+
+// hear takes note of the moment when the machine took its key: its first report may come before lifecycle is done.
+func (a *attempted) hear(e lifecycle.Event) {
+	if e.Kind != lifecycle.EventEnd || e.Op != lifecycle.OpUnlock {
+		return
+	}
+	a.opened = true
+	a.change(a.node, func(rec *record, now time.Time) {
+		rec.lock.opened(now, rec.doorSince, a.bootBefore)
+		rec.lock.Why = "it took its key; its system starts"
+		rec.doorSince = time.Time{}
+		if rec.report != nil && rec.report.BootID != a.bootBefore { // its agent was faster than lifecycle's last look
+			rec.lock.reported(now, rec.report.BootID)
+		}
+	})
+}
+
+// conclude judges how the attempt ended.
+func (a *attempted) conclude(ctx context.Context, stage lifecycle.Stage, err error, pin string) {
+	log := a.deps.Log.With("node", a.node, "stage", stage)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err == nil:
+		log.Info("unlocked")
+		a.succeeded(ctx, stage)
+	case needsPerson(err):
+		a.raise(ctx, a.node, err.Error(), pin)
+	case errors.Is(err, lifecycle.ErrHeld):
+		a.hold(ctx, a.node, err.Error(), a.evidence(ctx, a.node))
+	case a.opened:
+		log.Warn("it took its key, and its system does not answer yet", "error", err)
+	default:
+		log.Warn("not unlocked", "error", err)
+		a.failed(ctx, err, pin)
+	}
+}
+
+func (a *attempted) succeeded(ctx context.Context, stage lifecycle.Stage) {
+	err := a.changeNow(ctx, a.node, func(rec *record, now time.Time) {
+		switch stage {
+		case lifecycle.Booted, lifecycle.Sealed, lifecycle.Converged, lifecycle.Serving:
+			if now.Sub(rec.received) > a.late() {
+				rec.lock.heard(now)
+				rec.lock.Why = "its system answers; waiting for its agent"
+			}
+		default:
+			if !a.opened { // it was gone when lifecycle looked
+				rec.lock.set(now, LockUnknown, fmt.Sprintf("it was %s when it was looked at again", stage), "")
+			}
+		}
+	})
+	if err != nil {
+		a.deps.Log.Error("unlock not written", "node", a.node, "error", err)
+	}
+}
+
+// failed plans another attempt, later each time, or gives up.
+func (a *attempted) failed(ctx context.Context, err error, pin string) {
+	attempts := 0
+	a.change(a.node, func(rec *record, now time.Time) {
+		attempts = rec.lock.Attempts
+		rec.nextVisit = now.Add(a.deps.Lifecycle.Pace.Of(min(time.Minute, 5*time.Second<<min(attempts-1, 4))))
+		rec.lock.set(now, Locked, fmt.Sprintf("attempt %d: %v", attempts, err), "")
+	})
+	if attempts >= maxAttempts {
+		a.raise(ctx, a.node, fmt.Sprintf("%d attempts came to nothing: %v", attempts, err), pin)
+	}
+}
+
+// needsPerson: the machine called the key wrong, showed another host key or is not what it should be.
+func needsPerson(err error) bool {
+	var wrong *remote.HostKeyError
+	var unlock *remote.UnlockError
+	switch {
+	case errors.As(err, &wrong), errors.Is(err, lifecycle.ErrWrongNode), errors.Is(err, lifecycle.ErrNotEncrypted), errors.Is(err, lifecycle.ErrForeignDisk):
+		return true
+	case errors.As(err, &unlock):
+		return unlock.Final()
+	}
+	return false
+}
+
+func (w *watcher) policy() policy {
+	return policy{recentlyAlive: w.cfg.RecentlyAlive, unlocksPerHour: w.cfg.UnlocksPerHour}
+}
+
+// evidence gathers what the policy decides on.
+func (w *watcher) evidence(ctx context.Context, node string) evidence {
+	alive := w.lastAlive(ctx, node)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec, now := w.at(node), w.now()
+	e := evidence{FirstSeen: utc(rec.lock.FirstSeen), LastHeard: utc(rec.received), ExpectedUntil: utc(rec.lock.ExpectedUntil),
+		UnlocksInHour: len(recent(rec.lock.Unlocks, now))}
+	if alive.Before(rec.lock.FirstSeen) {
+		e.LastAlive = alive
+	}
+	return e
+}
+
+// past is what a journal that can be read offers.
+type past interface {
+	Observations(ctx context.Context, node string, limit int) ([]journal.Observation, error)
+}
+
+// aliveStages are those of a node that proved to run from its own disk, with its pinned host key.
+var aliveStages = map[string]bool{
+	string(lifecycle.Booted): true, string(lifecycle.Sealed): true, string(lifecycle.Converged): true, string(lifecycle.Serving): true,
+}
+
+// lastAlive is when a command on this folder last saw the node running.
+func (w *watcher) lastAlive(ctx context.Context, node string) (last time.Time) {
+	j, ok := w.deps.Lifecycle.Journal.(past)
+	if !ok {
+		return last
+	}
+	seen, err := j.Observations(ctx, node, 50)
+	if err != nil {
+		w.deps.Log.Warn("journal not read", "node", node, "error", err)
+	}
+	for _, o := range seen {
+		if aliveStages[o.Stage] && o.At.After(last) {
+			last = o.At
+		}
+	}
+	return last
+}
+
+// Ops of the audited decisions, in the journal.
+const (
+	opAllow  = "allow-unlock"
+	opHold   = "hold-unlock"
+	opExpect = "expect-reboot"
+)
+
+// audit journals a decision when it is another one than before.
+func (w *watcher) audit(ctx context.Context, node string, allow bool, why string, seen evidence) {
+	op := opHold
+	if allow {
+		op = opAllow
+	}
+	fresh := false
+	w.change(node, func(rec *record, _ time.Time) {
+		if d := op + ": " + why; rec.lock.Decision != d || allow {
+			rec.lock.Decision, fresh = d, true
+		}
+	})
+	if !fresh {
+		return
+	}
+	w.deps.Log.Info("decided", "node", node, "decision", op, "why", why)
+	w.record(ctx, w.runID, node, op, seen, why)
+}
+
+// record journals what takes no time.
+func (b *board) record(ctx context.Context, run, node, op string, intent any, words string) {
+	j := b.deps.Lifecycle.Journal
+	id, err := j.Begin(ctx, journal.Step{Run: run, Node: node, Op: op, Intent: intent})
+	if err == nil {
+		err = j.End(ctx, id, journal.Outcome{Status: journal.Done, Evidence: map[string]string{"why": words}})
+	}
+	if err != nil && !errors.Is(err, journal.ErrEnded) {
+		b.deps.Log.Error("decision not journalled", "node", node, "op", op, "error", err)
+	}
+}
+
+// expect marks a reboot as expected.
+func (b *board) expect(ctx context.Context, node string, within time.Duration, who mtls.Name) error {
+	until := b.now().Add(within)
+	b.record(ctx, newRunID(), node, opExpect, map[string]any{"until": until.UTC()}, "asked for by "+who.String())
+	return b.changeNow(ctx, node, func(rec *record, now time.Time) {
+		rec.lock.ExpectedUntil, rec.nextVisit = until, time.Time{}
+	})
+}
+
+// lasting is the journal for a process that outlives commands: a command that takes the fleet's lock ends the open
+// steps of all others as interrupted, and a step of ours may be among them.
+type lasting struct {
+	lifecycle.Journal
+	w *watcher
+}
+
+func (l lasting) End(ctx context.Context, id int64, o journal.Outcome) error {
+	err := l.Journal.End(ctx, id, o)
+	if errors.Is(err, journal.ErrEnded) {
+		l.w.deps.Log.Warn("a command ended this step in the journal before it was over", "step", id, "status", o.Status)
+		return nil
+	}
+	return err
+}
