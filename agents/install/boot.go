@@ -17,6 +17,9 @@ import (
 	"popfleet/playbooks/spec"
 )
 
+// emulatedArgs spare an emulated processor what protects a real one.
+const emulatedArgs = "set extra=\"mitigations=off nokaslr no_timer_check tsc=reliable\"\n"
+
 // boot makes the host keys, the per-node part of the initramfs and the boot loaders of every disk.
 func (j *job) boot(context.Context) error {
 	system, err := hostkey.Ensure(filepath.Join(j.root, hostkey.SystemFile))
@@ -33,6 +36,12 @@ func (j *job) boot(context.Context) error {
 	}
 	if _, err := bootchain.WriteNodePart(j.root, initramfs.Private); err != nil {
 		return err
+	}
+	if j.spec.Emulated {
+		extra := filepath.Join(j.root, "boot/grub/extra.cfg")
+		if err := bootchain.WriteFile(extra, []byte(emulatedArgs), 0o644); err != nil {
+			return err
+		}
 	}
 	loaders, err := bootchain.ReadLoaders(j.root)
 	if err != nil {

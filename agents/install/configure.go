@@ -76,11 +76,14 @@ func (j *job) machineID() error {
 	return os.WriteFile(path, []byte(hex.EncodeToString(id[:])+"\n"), 0o444)
 }
 
-// fstab mounts /boot by label and, with nofail, each disk's own ESP: a dead disk must not keep the node from booting.
+// fstab mounts /boot by label: it is the same whether it is a partition or an array. The ESPs are not mounted: nothing
+// on a node writes to them. /run/fleet is a mount of its own because the initramfs leaves /run with noexec, and the agent
+// that an operator brings along runs from there.
 func (j *job) fstab() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "/dev/mapper/%s / ext4 noatime,errors=remount-ro 0 1\n", mapping)
-	fmt.Fprintf(&b, "LABEL=%s /boot ext4 noatime,nodev,nosuid,noexec 0 2\n", disk.NameBoot)
+	fmt.Fprintf(&b, "LABEL=%s /boot ext4 noatime,nodev,nosuid,noexec 0 0\n", disk.NameBoot)
+	b.WriteString("tmpfs /run/fleet tmpfs nodev,nosuid,mode=0700,size=128m 0 0\n")
 	return b.String()
 }
 

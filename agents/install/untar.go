@@ -79,8 +79,12 @@ func untarFile(dir *os.Root, name string, h *tar.Header, body io.Reader, buf []b
 	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, body, buf); err != nil {
 		return err
 	}
-	// owner before mode: chown takes setuid away
-	err = errors.Join(f.Chown(h.Uid, h.Gid), f.Chmod(h.FileInfo().Mode()), xattrs(f, h), times(f, h.ModTime))
+	// owner before mode: chown takes setuid away. Nearly every file is root's already; a call saved is a call saved on an
+	// emulated machine, where this is most of the time.
+	if h.Uid != 0 || h.Gid != 0 {
+		err = f.Chown(h.Uid, h.Gid)
+	}
+	err = errors.Join(err, f.Chmod(h.FileInfo().Mode()), xattrs(f, h), times(f, h.ModTime))
 	return errors.Join(err, f.Close())
 }
 

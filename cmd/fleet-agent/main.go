@@ -21,7 +21,8 @@ var version = "dev" // set by -ldflags -X main.version=…
 const usage = `usage: fleet-agent COMMAND
   exchange        serve one operator connection on stdin and stdout
   install-worker  used by exchange
-  run             report to the controllers, until a signal
+  run             report to the controllers, until a signal (--config FILE, --check)
+  probe           tell once what the disks say of their health
   version
 `
 
@@ -45,7 +46,9 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	case "run":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		err = daemon(ctx, args[1:], log)
+		err = report(ctx, args[1:], log)
+	case "probe":
+		err = probeDisks(args[1:], in, out)
 	case "version", "--version":
 		fmt.Fprintln(out, version)
 	default:

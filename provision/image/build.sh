@@ -26,6 +26,8 @@ path-exclude=/usr/share/man/*
 path-exclude=/usr/share/locale/*
 path-exclude=/usr/share/info/*
 path-exclude=/usr/share/lintian/*
+path-exclude=/usr/lib/udev/hwdb.d/*
+path-exclude=/lib/udev/hwdb.d/*
 X
 echo force-confold >>"$root/etc/dpkg/dpkg.cfg.d/fleet"
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/build"
@@ -86,7 +88,8 @@ cp "$WORK/mdadm.conf" "$root/etc/mdadm/mdadm.conf"
 # the machine's clock is kept by timesyncd, its addresses by networkd; nothing waits for either
 in_root systemctl -q enable systemd-networkd ssh fstrim.timer systemd-timesyncd
 in_root systemctl -q mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
-	systemd-pstore.service e2scrub_reap.service dpkg-db-backup.timer e2scrub_all.timer
+	systemd-pstore.service e2scrub_reap.service dpkg-db-backup.timer e2scrub_all.timer \
+	dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount sys-kernel-config.mount
 rm -f "$root/etc/machine-id" "$root/var/lib/dbus/machine-id" "$root/etc/hostname"
 printf 'uninitialized\n' >"$root/etc/machine-id"
 
@@ -117,6 +120,7 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/* "$root"/var/log/* "$root"
 find "$root/usr/share/doc" -type f ! -name copyright -delete
 find "$root/usr/share/doc" -mindepth 1 -type d -empty -delete
 rm -f "$root/usr/sbin/policy-rc.d" "$root/etc/dpkg/dpkg.cfg.d/build" "$root/etc/apt/apt.conf.d/99build" "$root/etc/resolv.conf"
+rm -rf "$root/usr/lib/udev/hwdb.bin" "$root/usr/lib/udev/hwdb.d"
 rm -f "$root"/boot/System.map-* "$root"/vmlinuz* "$root"/initrd.img*
 mkdir -p "$root/var/log/journal" "$root/var/cache/apt/archives/partial"
 if in_root test -x /usr/sbin/update-ca-certificates; then in_root update-ca-certificates --fresh >/dev/null 2>&1 || true; fi

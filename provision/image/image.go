@@ -1,15 +1,16 @@
-// Package image builds the base system that every node is installed from: a small Debian with a generic initramfs, as
-// a tar.zst named by its content. It is built natively, as root, once; the cache is keyed by the recipe, so another run
-// with the same recipe installs the very same bytes. It never touches anything but its cache folder: the build runs in
-// a mount namespace of its own.
+// Package image builds the base system that every node is installed from: a tar.zst of a minimal Debian with a generic
+// initramfs and ready-made boot loaders, made natively, as root, once, and kept in a cache named by the digest of its
+// recipe. Nothing in it differs from node to node and no secret is in it.
+//
+// It downloads Debian packages from the mirror this machine's own apt uses, checked by debootstrap and apt with the
+// archive's keys. A build that fails leaves its log in the cache and no image; two builds of the same recipe at once
+// wait for each other.
 package image
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,314 +18,163 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
-	"popfleet/internal/debian"
-	"popfleet/internal/strictjson"
-	"popfleet/provision/initramfs"
+	"golang.org/x/sys/unix"
 )
 
-//go:embed build.sh files
-var recipe embed.FS
-
-// Kernel flavours.
-const (
-	KernelCloud = "linux-image-cloud-amd64" // virtual machines: smaller, no drivers of real hardware
-	KernelFull  = "linux-image-amd64"
-)
-
-// Options say what to build and where it is kept.
+// Options say what to build and where to keep it; the zero value is complete.
 type Options struct {
-	CacheDir string // default: the user's cache folder, popfleet
-	Kernel   string // default KernelCloud
+	Suite    string // Debian release; default bookworm
+	Flavour  string // kernel: cloud (default) or amd64, which has the drivers of bare metal
+	Mirror   string // default: apt's of this machine, then deb.debian.org
+	Security string // mirror of the security suite; default like Mirror
+	CacheDir string // default: popfleet in the user's cache folder
 }
 
 // Image is a built image.
 type Image struct {
-	Path      string            `json:"-"`
-	SHA256    string            `json:"sha256"`
-	SizeBytes int64             `json:"size_bytes"`
-	Kernel    string            `json:"kernel"`
-	Built     time.Time         `json:"built"`
-	TookSec   float64           `json:"took_sec"`
-	Packages  map[string]string `json:"packages"` // name → version
+	Path      string    `json:"-"`
+	SHA256    string    `json:"sha256"`
+	SizeBytes int64     `json:"size_bytes"`
+	Recipe    string    `json:"recipe"`   // digest of what it was built from
+	Manifest  []string  `json:"manifest"` // package=version, sorted
+	Built     time.Time `json:"built"`
+	Seconds   float64   `json:"seconds"` // the build took
 }
 
-// Progress hears of the build: a step begins (took 0) or has ended.
-type Progress func(step string, took time.Duration)
+// Progress is told what the build does, step by step. It may be nil.
+type Progress func(step string)
 
-// Find returns the image if the cache has it, without building.
-func Find(o Options) (Image, bool, error) {
-	dir, err := o.folder()
-	if err != nil {
-		return Image{}, false, err
-	}
-	return load(dir)
-}
+// ErrNotRoot is returned when an image has to be built and this process may not.
+var ErrNotRoot = errors.New("building the image needs root (debootstrap, chroot)")
 
-// Ensure returns the image, and builds it first when the cache has none. One process builds, others wait.
+// Ensure returns the image of o, from the cache when it is there and whole.
 func Ensure(ctx context.Context, o Options, progress Progress) (Image, error) {
-	dir, err := o.folder()
+	if progress == nil {
+		progress = func(string) {}
+	}
+	o, err := o.withDefaults(ctx)
 	if err != nil {
 		return Image{}, err
 	}
-	if i, ok, err := load(dir); ok || err != nil {
-		return i, err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	recipe, err := o.recipe()
+	if err != nil {
 		return Image{}, err
 	}
-	unlock, err := lock(ctx, filepath.Dir(dir)+"/.lock")
+	dir := filepath.Join(o.CacheDir, "image", recipe[:16])
+	if img, err := load(dir); err == nil {
+		return img, nil
+	}
+	unlock, err := lock(ctx, o.CacheDir)
 	if err != nil {
 		return Image{}, err
 	}
 	defer unlock()
-	if i, ok, err := load(dir); ok || err != nil {
-		return i, err
+	if img, err := load(dir); err == nil { // somebody else built it meanwhile
+		return img, nil
 	}
-	if progress == nil {
-		progress = func(string, time.Duration) {}
-	}
-	if err := build(ctx, o, dir, progress); err != nil {
-		return Image{}, fmt.Errorf("build image: %w", err)
-	}
-	i, ok, err := load(dir)
-	if err == nil && !ok {
-		err = errors.New("built, yet not found")
-	}
-	return i, err
-}
-
-func (o Options) kernel() string {
-	if o.Kernel == "" {
-		return KernelCloud
-	}
-	return o.Kernel
-}
-
-func (o Options) folder() (string, error) {
-	cache := o.CacheDir
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		cache = filepath.Join(user, "popfleet")
-	}
-	return filepath.Join(cache, "image", o.digest()[:16]), nil
-}
-
-// digest names what is built: every recipe file and the options. Package versions are not in it; the manifest records
-// them (docs/decisions/007).
-func (o Options) digest() string {
-	h := sha256.New()
-	fmt.Fprintln(h, "image", debian.Suite, o.kernel())
-	each(func(name string, data []byte) error {
-		fmt.Fprintln(h, name, len(data))
-		h.Write(data)
-		return nil
-	})
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// each calls f with every recipe file in a fixed order; initramfs scripts are below initramfs/.
-func each(f func(name string, data []byte) error) error {
-	walk := func(from fs.FS, root, under string) error {
-		return fs.WalkDir(from, root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			data, err := fs.ReadFile(from, path)
-			if err != nil {
-				return err
-			}
-			return f(filepath.Join(under, strings.TrimPrefix(path, "files")), data)
-		})
-	}
-	return errors.Join(walk(recipe, ".", ""), walk(initramfs.Files, "files", "initramfs"))
-}
-
-func load(dir string) (Image, bool, error) {
-	var i Image
-	err := strictjson.File(filepath.Join(dir, "image.json"), &i)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Image{}, false, nil
-	}
-	i.Path = filepath.Join(dir, "image.tar.zst")
-	if err == nil {
-		var info fs.FileInfo
-		if info, err = os.Stat(i.Path); err == nil && info.Size() != i.SizeBytes {
-			err = fmt.Errorf("%s has %d bytes; expected %d", i.Path, info.Size(), i.SizeBytes)
-		}
-	}
-	if err != nil {
-		return Image{}, false, fmt.Errorf("cached image is damaged: %w\n  hint: remove %s, the next run builds it anew", err, dir)
-	}
-	return i, true, nil
-}
-
-func build(ctx context.Context, o Options, final string, progress Progress) error {
-	if err := canBuild(); err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp(filepath.Dir(final), ".build-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	began := time.Now()
-	if err := runRecipe(ctx, o, work, filepath.Dir(final), progress); err != nil {
-		return err
-	}
-	out := filepath.Join(work, "out")
-	i := Image{Path: filepath.Join(out, "image.tar.zst"), Kernel: o.kernel(), Built: began.UTC(), TookSec: time.Since(began).Seconds()}
-	if i.SHA256, i.SizeBytes, err = hashFile(i.Path); err != nil {
-		return err
-	}
-	if i.Packages, err = readManifest(filepath.Join(out, "manifest")); err != nil {
-		return err
-	}
-	data, err := json.MarshalIndent(i, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(out, "image.json"), append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(out, final)
-}
-
-func canBuild() error {
 	if os.Geteuid() != 0 {
-		return errors.New("needs root, once, for debootstrap and chroot\n  hint: run this command once with sudo; the image is cached afterwards")
+		return Image{}, ErrNotRoot
 	}
-	for _, tool := range []string{"debootstrap", "unshare", "chroot", "zstd", "tar"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is missing\n  hint: apt-get install debootstrap zstd", tool)
-		}
-	}
-	return nil
+	return build(ctx, o, recipe, dir, progress)
 }
 
-// runRecipe runs build.sh; its "step: " lines are progress, everything else goes to build.log beside the cache.
-func runRecipe(ctx context.Context, o Options, work, logDir string, progress Progress) error {
-	files := filepath.Join(work, "files")
-	if err := each(func(name string, data []byte) error { return writeFile(filepath.Join(files, name), data) }); err != nil {
-		return err
-	}
-	settings, err := debian.AptSettings(ctx)
+// Find returns the image of o if the cache has it; fs.ErrNotExist otherwise. It builds nothing.
+func Find(ctx context.Context, o Options) (Image, error) {
+	o, err := o.withDefaults(ctx)
 	if err != nil {
-		settings = nil // not Debian: apt's own defaults
+		return Image{}, err
 	}
-	if err := writeFile(filepath.Join(work, "apt.conf"), settings); err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(logDir, "build.log"))
+	recipe, err := o.recipe()
 	if err != nil {
-		return err
+		return Image{}, err
 	}
-	defer log.Close()
-	mirror, security := debian.Mirrors(ctx)
-	if security != "" {
-		security += " " + debian.Suite + "-security"
-	}
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--fork", "--kill-child", "sh", filepath.Join(files, "build.sh"))
-	cmd.Env = append(os.Environ(), "WORK="+work, "FILES="+files, "SUITE="+debian.Suite, "MIRROR="+mirror, "SECURITY="+security,
-		"KERNEL="+o.kernel(), "APTCONF="+filepath.Join(work, "apt.conf"), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	cmd.Stderr = log
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	follow(stdout, log, progress)
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%w (log: %s)", err, log.Name())
-	}
-	return nil
+	return load(filepath.Join(o.CacheDir, "image", recipe[:16]))
 }
 
-func follow(r io.Reader, log io.Writer, progress Progress) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	current, since := "", time.Now()
-	end := func() {
-		if current != "" {
-			progress(current, time.Since(since))
-		}
+func (o Options) withDefaults(ctx context.Context) (Options, error) {
+	o.Suite = cmp.Or(o.Suite, "bookworm")
+	o.Flavour = cmp.Or(o.Flavour, "cloud")
+	if o.Flavour != "cloud" && o.Flavour != "amd64" {
+		return o, fmt.Errorf("image: kernel flavour %q: expected cloud or amd64", o.Flavour)
 	}
-	for lines.Scan() {
-		fmt.Fprintln(log, lines.Text())
-		if step, ok := strings.CutPrefix(lines.Text(), "step: "); ok {
-			end()
-			current, since = step, time.Now()
-			progress(step, 0)
+	if o.CacheDir == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return o, fmt.Errorf("image: cache folder: %w", err)
 		}
+		o.CacheDir = filepath.Join(dir, "popfleet")
 	}
-	end()
-	_, _ = io.Copy(log, r) // a line too long for the scanner: the rest still belongs into the log
+	if o.Mirror == "" || o.Security == "" {
+		mirror, security := aptMirrors(ctx, o.Suite)
+		o.Mirror = cmp.Or(o.Mirror, mirror, "http://deb.debian.org/debian")
+		o.Security = cmp.Or(o.Security, security, "http://deb.debian.org/debian-security")
+	}
+	return o, nil
 }
 
-func hashFile(path string) (sum string, size int64, err error) {
+// load reads an image's description and checks that the file is the one described: by size always, by digest because a
+// damaged image would otherwise be found out on the node only.
+func load(dir string) (Image, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
+	if err != nil {
+		return Image{}, err
+	}
+	var img Image
+	if err := json.Unmarshal(data, &img); err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", dir, err)
+	}
+	img.Path = filepath.Join(dir, "image.tar.zst")
+	sum, size, err := digest(img.Path)
+	if err != nil {
+		return Image{}, err
+	}
+	if sum != img.SHA256 || size != img.SizeBytes {
+		return Image{}, fmt.Errorf("image %s: the file is not the one that was built: %w", img.Path, fs.ErrNotExist)
+	}
+	return img, nil
+}
+
+func digest(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), size, err
+	if size, err = io.Copy(h, f); err != nil {
+		return "", 0, err
+	}
+	return hex.EncodeToString(h.Sum(nil)), size, nil
 }
 
-func readManifest(path string) (map[string]string, error) {
-	data, err := os.ReadFile(path)
+// lock keeps two processes from building at once.
+func lock(ctx context.Context, cacheDir string) (unlock func(), err error) {
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(cacheDir, "image.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	packages := map[string]string{}
-	for line := range bytes.Lines(data) {
-		name, version, ok := strings.Cut(strings.TrimSpace(string(line)), "=")
-		if !ok {
-			return nil, fmt.Errorf("%s: %q is not package=version", path, line)
-		}
-		packages[name] = version
-	}
-	return packages, nil
-}
-
-func writeFile(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, data, 0o644)
-}
-
-// lock waits for an exclusive lock that dies with the process.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+		if !errors.Is(err, unix.EWOULDBLOCK) {
 			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, fmt.Errorf("image: lock the cache: %w", err)
 		}
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("wait for another build, which holds %s: %w", path, ctx.Err())
-		case <-time.After(time.Second):
+			return nil, fmt.Errorf("image: another process is building one: %w", ctx.Err())
+		case <-tick.C:
 		}
 	}
 }

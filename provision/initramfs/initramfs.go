@@ -1,10 +1,21 @@
-// Package initramfs holds what the image puts into its initramfs: the network script that never gives up, the unlock
-// service's start, the hook and the list of modules. Files only; provision/image installs them.
+// Package initramfs holds the scripts that the image's generic initramfs is made with: the network and the unlock over
+// SSH before the root is open, and the drivers a machine may need for it. They run in the initramfs' own shell; nothing
+// here does anything by itself.
 package initramfs
 
-import "embed"
+import (
+	"embed"
+	"io/fs"
+)
 
-// Files are the scripts, below "files".
-//
 //go:embed files
-var Files embed.FS
+var files embed.FS
+
+// Files are the scripts, by name.
+func Files() fs.FS {
+	sub, err := fs.Sub(files, "files")
+	if err != nil {
+		panic("initramfs: the embedded folder is missing: " + err.Error())
+	}
+	return sub
+}
