@@ -91,6 +91,9 @@ func (i *Identity) Client(want Name) *tls.Config {
 	})
 }
 
+// ClientAllow talks to whom allow accepts, for a server whose node part is not known beforehand.
+func (i *Identity) ClientAllow(allow func(Name) error) *tls.Config { return i.config(allow) }
+
 // Server lets in whom allow lets in; its error ends the handshake.
 func (i *Identity) Server(allow func(Name) error) *tls.Config { return i.config(allow) }
 
