@@ -48,6 +48,11 @@ func New(node, root string, services []Service, disks Disks) (*Collector, error)
 // BootID is the boot all reports of this collector belong to.
 func (c *Collector) BootID() string { return c.bootID }
 
+// Uptime is the time since the boot.
+func (c *Collector) Uptime() time.Duration {
+	return time.Duration(c.machine.firstNumber("/proc/uptime") * float64(time.Second))
+}
+
 // servicePatience bounds the wait for all services together: a report must not be late for a hanging one.
 const servicePatience = 4 * time.Second
 

@@ -48,7 +48,7 @@ func Run(ctx context.Context, c Config, d Deps) error {
 		return err
 	}
 	a := &agent{cfg: c, log: d.Log, collector: collector, spool: store, interval: time.Duration(c.Interval)}
-	a.seq = a.lastSeq()
+	a.seq = max(a.lastSeq(), uint64(collector.Uptime().Seconds()))
 	for _, address := range c.Controllers {
 		a.links = append(a.links, newLink(address, c.Fleet, id, store, d.Log, d.Pace.orDefault()))
 	}
@@ -71,7 +71,8 @@ type agent struct {
 	failure  error     // of the newest attempt
 }
 
-// lastSeq goes on where an earlier run in the same boot ended.
+// lastSeq is where an earlier run in the same boot ended, as far as the spool tells. There is at most one report per
+// second, so a number from the uptime is larger than any of this boot's that a sick disk may have lost.
 func (a *agent) lastSeq() uint64 {
 	last, ok := a.spool.Last()
 	if !ok {

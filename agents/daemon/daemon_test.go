@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -210,5 +211,179 @@ func TestReportsReachEveryController(t *testing.T) {
 	}
 	if h, err := control.Dial(c.Control).Health(t.Context()); err != nil || !h.OK {
 		t.Errorf("health %+v %v", h, err)
+	}
+}
+
+func TestWhatAnAbsentControllerMissedArrivesNewestFirst(t *testing.T) {
+	a := mtlstest.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close() // nobody there yet
+	c := agentConfig(t, a, address)
+	root := fakeRoot(t, "boot-1")
+	stop := startAgent(t, c, root)
+	s := control.Dial(c.Control)
+	eventually(t, "three reports in the spool", func() bool { return pendingOf(t, s) >= 3 })
+	stop() // the spool outlives the agent
+
+	heard := startController(t, a, main1, address)
+	startAgent(t, c, root)
+	eventually(t, "everything arrived", func() bool { return len(heard.seqs()) >= 5 })
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	for _, b := range heard.batches {
+		if !slices.IsSorted(b) {
+			t.Errorf("batch %v: newest is not last", b)
+		}
+	}
+	boots := map[string]bool{}
+	for _, r := range heard.heard {
+		boots[r.BootID] = true
+	}
+	if len(boots) != 1 {
+		t.Errorf("boots %v", boots)
+	}
+}
+
+func pendingOf(t *testing.T, c *control.Client) float64 {
+	s, err := c.Status(t.Context())
+	if err != nil {
+		return 0
+	}
+	links := s.Detail.(map[string]any)["controllers"].([]any)
+	return links[0].(map[string]any)["pending"].(float64)
+}
+
+// A number used twice in a boot would make the controller drop the later report as a resend.
+func TestNumbersGoOnAfterARestart(t *testing.T) {
+	a := mtlstest.New(t)
+	heard := startController(t, a, main1, "127.0.0.1:0")
+	c := agentConfig(t, a, heard.address)
+	root := fakeRoot(t, "boot-1")
+	startAgent(t, c, root)()
+	for lose := range 2 {
+		before := len(heard.seqs())
+		if lose == 1 { // the disk forgot
+			if err := os.RemoveAll(c.Spool); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, "proc/uptime"), []byte("5000.00 1.0\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop := startAgent(t, c, root)
+		eventually(t, "a report more", func() bool { return len(heard.seqs()) > before })
+		stop()
+	}
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	seen := map[uint64]time.Time{}
+	for _, r := range heard.heard {
+		if at, twice := seen[r.Seq]; twice && !at.Equal(r.Time) {
+			t.Errorf("seq %d stands for reports of %s and %s", r.Seq, at, r.Time)
+		}
+		seen[r.Seq] = r.Time
+	}
+}
+
+func TestAnImpostorGetsNothing(t *testing.T) {
+	a, other := mtlstest.New(t), mtlstest.New(t)
+	impostors := []*controller{
+		startController(t, a, mtls.Name{Fleet: "demo", Service: "transport", Node: "fsn-2"}, "127.0.0.1:0"), // a node is no controller
+		startController(t, a, mtls.Name{Fleet: "prod", Service: "controller", Node: "main"}, "127.0.0.1:0"),
+		startController(t, other, main1, "127.0.0.1:0"), // another authority
+	}
+	honest := startController(t, a, main1, "127.0.0.1:0")
+	addresses := []string{honest.address}
+	for _, i := range impostors {
+		addresses = append(addresses, i.address)
+	}
+	c := agentConfig(t, a, addresses...)
+	startAgent(t, c, fakeRoot(t, "boot-1"))
+	eventually(t, "two reports at the honest one", func() bool { return len(honest.seqs()) >= 2 })
+	s, err := control.Dial(c.Control).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := s.Detail.(map[string]any)["controllers"].([]any)
+	for i, l := range links {
+		l := l.(map[string]any)
+		if connected := l["connected"].(bool); connected != (i == 0) {
+			t.Errorf("%v", l)
+		}
+	}
+	for _, i := range impostors {
+		if got := i.seqs(); len(got) != 0 {
+			t.Errorf("an impostor heard %v", got)
+		}
+	}
+}
+
+func TestARefusedReportStopsNoOther(t *testing.T) {
+	a := mtlstest.New(t)
+	heard := startController(t, a, main1, "127.0.0.1:0")
+	var poison uint64
+	heard.answer = func(reports []agents.Report) (int, string) {
+		if poison == 0 {
+			poison = reports[0].Seq
+		}
+		for _, r := range reports {
+			if r.Seq == poison {
+				return http.StatusBadRequest, "I cannot read this"
+			}
+		}
+		return 0, ""
+	}
+	c := agentConfig(t, a, heard.address)
+	startAgent(t, c, fakeRoot(t, "boot-1"))
+	eventually(t, "reports after the refused one", func() bool { return len(heard.seqs()) >= 2 })
+}
+
+func TestAControllerThatIsIllIsAskedLess(t *testing.T) {
+	a := mtlstest.New(t)
+	heard := startController(t, a, main1, "127.0.0.1:0")
+	asked := 0
+	heard.answer = func([]agents.Report) (int, string) {
+		if asked++; asked <= 3 {
+			return http.StatusServiceUnavailable, "later"
+		}
+		return 0, ""
+	}
+	startAgent(t, agentConfig(t, a, heard.address), fakeRoot(t, "boot-1"))
+	eventually(t, "the report after three failures", func() bool { s := heard.seqs(); return len(s) > 0 })
+}
+
+func TestConfig(t *testing.T) {
+	good := Default()
+	good.Fleet, good.Node, good.Controllers = "demo", "fsn-1", []string{"198.18.0.1:8440"}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	bad := good
+	bad.Node, bad.Interval, bad.Spool, bad.Control, bad.TLS.Key = "", Duration(time.Millisecond), "spool", "", ""
+	bad.Controllers = []string{"198.18.0.1", "a:1", "a:1"}
+	bad.Services = []collect.Service{{Name: "dns", Control: "x"}, {Name: "dns", Control: "/x"}}
+	err := bad.Validate()
+	for _, want := range []string{"fleet and node", "interval 1ms: expected 1s to 5m0s", `spool "spool"`, `control ""`, "tls.key",
+		`controllers[0] "198.18.0.1": expected host:port`, "controllers[2]", "services[0].control", `services[1].name "dns"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "agent.json")
+	for text, want := range map[string]string{
+		`{"fleet":"demo","node":"n","interval":"soon"}`: "agent.json:", `{"fleet":"demo","nod":"n"}`: "nod", `{"interval":7}`: `such as \"10s\"`,
+		`{"fleet":"demo","node":"n","pop":"p","controllers":null,"interval":"10s","services":[],"spool":"/s","tls":{"cert":"c","key":"k","ca":"a"},"control":"/c"}`: "",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(fmt.Sprintf("%q", err.Error()), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }

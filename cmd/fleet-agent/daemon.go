@@ -44,7 +44,10 @@ func report(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	disks := &probe.Client{Argv: []string{self, "probe", "--serve"}}
+	disks := &probe.Client{Argv: []string{self, "probe", "--serve"}, Stderr: os.Stderr}
+	if err := daemon.LayDownCapabilities(); err != nil {
+		log.Warn("capabilities are kept, though only the disk probe needs them", "error", err)
+	}
 	err = daemon.Run(ctx, c, daemon.Deps{Log: log, Disks: disks})
 	if cerr := disks.Close(); cerr != nil {
 		log.Warn("disk probe did not end", "error", cerr)

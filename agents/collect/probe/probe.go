@@ -46,7 +46,8 @@ func Serve(in io.Reader, out io.Writer, read func() ([]smart.Reading, error)) er
 // Client starts the child when it is first needed and again after it ended or was ended. It implements [smart.Source];
 // Close ends the child.
 type Client struct {
-	Argv []string // the child: this binary, probe, --serve
+	Argv   []string  // the child: this binary, probe, --serve
+	Stderr io.Writer // what the child says when it goes astray; nil: nowhere
 
 	mu    sync.Mutex
 	child *child
@@ -65,7 +66,7 @@ func (c *Client) Readings(ctx context.Context) ([]smart.Reading, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.child == nil {
-		started, err := start(c.Argv)
+		started, err := start(c.Argv, c.Stderr)
 		if err != nil {
 			return nil, fmt.Errorf("start the disk probe: %w", err)
 		}
@@ -95,9 +96,9 @@ func (c *Client) Close() error {
 	return err
 }
 
-func start(argv []string) (*child, error) {
+func start(argv []string, stderr io.Writer) (*child, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay, cmd.Stderr = time.Second, stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

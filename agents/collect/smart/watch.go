@@ -87,7 +87,7 @@ func (w *Watch) judge(readings []Reading) {
 	before := maps.Clone(w.base)
 	disks := []agents.Disk{}
 	for _, r := range readings {
-		d := Judge(r, w.baseline(r))
+		d := w.sticky(Judge(r, w.baseline(r)), r)
 		w.announce(d)
 		disks = append(disks, d)
 	}
@@ -116,6 +116,17 @@ func (w *Watch) baseline(r Reading) Baseline {
 	return b
 }
 
+// sticky keeps a failing disk failing when it stops telling. The caller holds mu.
+func (w *Watch) sticky(d agents.Disk, r Reading) agents.Disk {
+	for _, old := range w.disks {
+		if old.Serial == d.Serial && r.Error != "" && old.Verdict == agents.DiskFailing {
+			d.Verdict = agents.DiskFailing
+			d.Findings = append(d.Findings, "it was failing when it could last be read")
+		}
+	}
+	return d
+}
+
 // announce logs a verdict when it is new: at first sight, unless healthy, and at every change. The caller holds mu.
 func (w *Watch) announce(d agents.Disk) {
 	was := agents.DiskOK
@@ -139,7 +150,8 @@ func (w *Watch) unreadable(err error) {
 	disks := []agents.Disk{}
 	for _, d := range w.disks {
 		if d.Verdict != agents.DiskUnsupported {
-			d = Judge(Reading{Serial: d.Serial, Model: d.Model, Kind: d.Kind, SizeBytes: d.SizeBytes, Error: err.Error()}, Baseline{})
+			r := Reading{Serial: d.Serial, Model: d.Model, Kind: d.Kind, SizeBytes: d.SizeBytes, Error: err.Error()}
+			d = w.sticky(Judge(r, Baseline{}), r)
 		}
 		disks = append(disks, d)
 	}

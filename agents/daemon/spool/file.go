@@ -66,6 +66,8 @@ type segment struct {
 	file  *os.File
 	first uint64 // index it was begun with
 	size  int64
+	// sealed: what lies behind its end could not be cut off, so nothing may be put there
+	sealed bool
 }
 
 func (s *Spool) segmentPath(first uint64) string {
@@ -97,6 +99,9 @@ func (s *Spool) scanFile(name string, first uint64) error {
 		return err
 	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0o600)
+	if err != nil { // a file system gone read-only is when reports matter most
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		return err
 	}
@@ -112,21 +117,24 @@ func (s *Spool) scanFile(name string, first uint64) error {
 		s.next = e.index + 1
 		g.size += headerBytes + int64(len(payload))
 	}
-	return f.Truncate(g.size)
+	g.sealed = int(g.size) < len(data) && f.Truncate(g.size) != nil
+	return nil
 }
 
 // write puts the record at the end of the newest segment, or of a new one. After a failure the file is cut back, so
 // that no half record lies between whole ones.
 func (s *Spool) write(e *entry, payload []byte) error {
 	record := encode(*e, payload)
-	if n := len(s.segments); n == 0 || s.segments[n-1].size+int64(len(record)) > s.opt.SegmentBytes {
+	if n := len(s.segments); n == 0 || s.segments[n-1].sealed || s.segments[n-1].size+int64(len(record)) > s.opt.SegmentBytes {
 		if err := s.begin(e.index); err != nil {
 			return err
 		}
 	}
 	g := s.segments[len(s.segments)-1]
 	if _, err := g.file.WriteAt(record, g.size); err != nil {
-		return errors.Join(err, g.file.Truncate(g.size))
+		cut := g.file.Truncate(g.size)
+		g.sealed = cut != nil
+		return errors.Join(err, cut)
 	}
 	e.segment, e.offset = g, g.size
 	g.size += int64(len(record))
