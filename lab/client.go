@@ -38,6 +38,11 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.do(ctx, http.MethodGet, "/status", nil, &s)
 }
 
+// Impostor asks what the impostor was told.
+func (c *Client) Impostor(ctx context.Context) (i Impostor, err error) {
+	return i, c.do(ctx, http.MethodGet, "/impostor", nil, &i)
+}
+
 // Faults lists what is set to go wrong.
 func (c *Client) Faults(ctx context.Context) (list []faults.Fault, err error) {
 	return list, c.do(ctx, http.MethodGet, "/faults", nil, &list)

@@ -67,6 +67,13 @@ func listenControl(path string) (net.Listener, error) {
 	return l, os.Chmod(path, 0o600)
 }
 
+// Impostor is what the machine that answers in others' place was told.
+type Impostor struct {
+	Contacts   int `json:"contacts"`    // connections
+	Logins     int `json:"logins"`      // clients that went past its host key
+	HeardBytes int `json:"heard_bytes"` // of passwords, commands and input
+}
+
 func (d *daemon) status(ls listeners) func() Status {
 	return func() Status {
 		s := Status{
@@ -143,7 +150,7 @@ func (d *daemon) control(status func() Status) http.Handler {
 	answer("POST /machines/{name}/power", d.power)
 	answer("GET /machines/{name}/ledger", d.ledger)
 	answer("GET /impostor", func(*http.Request) (any, error) {
-		return map[string]any{"contacts": d.impostor.Contacts(), "logins": d.impostor.Logins(), "heard_bytes": len(d.impostor.Heard())}, nil
+		return Impostor{d.impostor.Contacts(), d.impostor.Logins(), len(d.impostor.Heard())}, nil
 	})
 	answer("POST /down", func(*http.Request) (any, error) {
 		select {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/klauspost/compress/zstd"
+
 	"popfleet/playbooks/spec"
 )
 
@@ -28,7 +30,7 @@ func (s *session) Fetch(ctx context.Context, blobs []spec.Blob, got func(spec.Bl
 			return err
 		}
 	}
-	s.Emit(spec.Event{Kind: spec.KindNeed, Blobs: blobs})
+	s.Emit(spec.Event{Kind: spec.KindNeed, Blobs: blobs, Accept: []string{spec.EncodingZstd}})
 	for _, b := range blobs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -43,20 +45,36 @@ func (s *session) Fetch(ctx context.Context, blobs []spec.Blob, got func(spec.Bl
 // one receives a blob. Whatever got does, exactly the blob's bytes are taken off the stream, so that the next line is
 // a line again.
 func (s *session) one(b spec.Blob, got func(spec.Blob, io.Reader) error) error {
-	if err := s.r.header(b); err != nil {
+	h, err := s.r.header(b)
+	if err != nil {
 		return err
 	}
 	sum := sha256.New()
-	body := &exactly{r: s.r.b, left: b.SizeBytes}
-	gotErr := got(b, io.TeeReader(body, sum))
-	if _, err := io.Copy(sum, body); err != nil {
+	wire := &exactly{r: s.r.b, left: b.SizeBytes}
+	var content io.Reader = wire
+	if h.Encoding == spec.EncodingZstd {
+		wire.left = h.WireBytes
+		z, err := zstd.NewReader(wire, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return fmt.Errorf("receive blob %.12s: %w", b.SHA256, err)
+		}
+		defer z.Close()
+		// One byte more than there should be is read and spoils the digest; a bomb unfolds no further.
+		content = io.LimitReader(z, b.SizeBytes+1)
+	}
+	gotErr := got(b, io.TeeReader(content, sum))
+	_, contentErr := io.Copy(sum, content)
+	if _, err := io.Copy(io.Discard, wire); err != nil {
 		return fmt.Errorf("receive blob %.12s: %w", b.SHA256, err)
 	}
-	if have := hex.EncodeToString(sum.Sum(nil)); have != b.SHA256 {
+	if have := hex.EncodeToString(sum.Sum(nil)); contentErr != nil || have != b.SHA256 {
 		return &spec.Error{Code: spec.CodeDigest, Message: fmt.Sprintf("blob %.12s arrived with digest %.12s", b.SHA256, have)}
 	}
 	return gotErr
 }
+
+// maxWindow is the largest zstd window that is decoded: the operator's side encodes with 8 MiB at most.
+const maxWindow = 8 << 20
 
 // exactly reads left bytes; an earlier end of the stream is an error, never a short blob.
 type exactly struct {

@@ -43,19 +43,25 @@ func (r *reader) request() (spec.Request, error) {
 }
 
 // header reads the line that precedes a blob's bytes and holds it against what was asked for.
-func (r *reader) header(want spec.Blob) error {
+func (r *reader) header(want spec.Blob) (spec.BlobHeader, error) {
 	line, err := r.line(maxHeaderBytes)
 	if err != nil {
-		return fmt.Errorf("wait for blob %.12s: %w", want.SHA256, noEOF(err))
+		return spec.BlobHeader{}, fmt.Errorf("wait for blob %.12s: %w", want.SHA256, noEOF(err))
 	}
 	var h spec.BlobHeader
 	if err := strictjson.Decode(line, &h); err != nil {
-		return badSpec(fmt.Sprintf("blob header %v", err))
+		return h, badSpec(fmt.Sprintf("blob header %v", err))
 	}
 	if h.Blob != want.SHA256 || h.SizeBytes != want.SizeBytes {
-		return badSpec(fmt.Sprintf("blob %.12s of %d bytes was sent, %.12s of %d was asked for", h.Blob, h.SizeBytes, want.SHA256, want.SizeBytes))
+		return h, badSpec(fmt.Sprintf("blob %.12s of %d bytes was sent, %.12s of %d was asked for", h.Blob, h.SizeBytes, want.SHA256, want.SizeBytes))
 	}
-	return nil
+	if h.Encoding != "" && h.Encoding != spec.EncodingZstd {
+		return h, badSpec(fmt.Sprintf("blob %.12s comes as %q; expected as it is or %q", h.Blob, h.Encoding, spec.EncodingZstd))
+	}
+	if h.Encoding != "" && (h.WireBytes < 1 || h.WireBytes > h.SizeBytes) {
+		return h, badSpec(fmt.Sprintf("blob %.12s takes %d bytes for %d; expected fewer than it has", h.Blob, h.WireBytes, h.SizeBytes))
+	}
+	return h, nil
 }
 
 // line reads up to limit bytes and a newline, which it drops. Blank lines are skipped.

@@ -26,12 +26,17 @@ type Request struct {
 	Spec json.RawMessage `json:"spec,omitempty"`
 }
 
-// BlobHeader precedes raw bytes on the operator → agent stream: one line, then exactly SizeBytes bytes.
-// It answers an Event of kind "need".
+// BlobHeader precedes a blob's bytes on the operator → agent stream: one line, then exactly SizeBytes bytes, or
+// WireBytes bytes when Encoding is set. It answers an Event of kind "need".
 type BlobHeader struct {
-	Blob      string `json:"blob"` // sha256 hex
-	SizeBytes int64  `json:"size_bytes"`
+	Blob      string `json:"blob"`               // sha256 hex of the content
+	SizeBytes int64  `json:"size_bytes"`         // of the content
+	Encoding  string `json:"encoding,omitempty"` // "" or one that the need accepts
+	WireBytes int64  `json:"wire_bytes,omitempty"`
 }
+
+// EncodingZstd is the content as one zstd stream with a window of at most 8 MiB.
+const EncodingZstd = "zstd"
 
 // Kinds of Event.
 const (
@@ -56,6 +61,7 @@ type Event struct {
 	Done   int64           `json:"done,omitempty"`
 	Total  int64           `json:"total,omitempty"`
 	Blobs  []Blob          `json:"blobs,omitempty"`
+	Accept []string        `json:"accept,omitempty"` // with "need": encodings understood besides none
 	Data   json.RawMessage `json:"data,omitempty"`
 	Error  *Error          `json:"error,omitempty"`
 }

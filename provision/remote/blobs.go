@@ -1,12 +1,16 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"popfleet/playbooks/spec"
 )
@@ -34,7 +38,7 @@ func newFeeder(ctx context.Context, x *Exchange, b Blobs) *feeder {
 }
 
 // start sends what is needed once the need before it is served.
-func (f *feeder) start(need []spec.Blob) error {
+func (f *feeder) start(need []spec.Blob, accept []string) error {
 	if f.blobs == nil {
 		return fmt.Errorf("the machine asks for %d blobs that this request has none of", len(need))
 	}
@@ -43,7 +47,7 @@ func (f *feeder) start(need []spec.Blob) error {
 		return err
 	}
 	f.run.Go(func() {
-		if err := f.send(need); err != nil {
+		if err := f.send(need, slices.Contains(accept, spec.EncodingZstd)); err != nil {
 			f.mu.Lock()
 			f.err = err
 			f.mu.Unlock()
@@ -54,29 +58,62 @@ func (f *feeder) start(need []spec.Blob) error {
 	return nil
 }
 
-func (f *feeder) send(need []spec.Blob) error {
+func (f *feeder) send(need []spec.Blob, pack bool) error {
 	for _, b := range need {
-		if err := f.sendOne(b); err != nil {
+		if err := f.sendOne(b, pack); err != nil {
 			return fmt.Errorf("send blob %.12s: %w", b.SHA256, err)
 		}
 	}
 	return nil
 }
 
-func (f *feeder) sendOne(b spec.Blob) error {
+func (f *feeder) sendOne(b spec.Blob, pack bool) error {
 	r, size, err := f.blobs.Open(b.SHA256)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	header, err := json.Marshal(spec.BlobHeader{Blob: b.SHA256, SizeBytes: size})
+	header := spec.BlobHeader{Blob: b.SHA256, SizeBytes: size}
+	var body io.Reader = r
+	if pack && size <= maxPacked {
+		if body, err = packed(r, &header); err != nil {
+			return err
+		}
+	}
+	line, err := json.Marshal(header)
 	if err != nil {
 		return err
 	}
-	if _, err := f.x.in.Write(append(header, '\n')); err != nil {
+	if _, err := f.x.in.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	return copyExactly(f.ctx, f.x.in, r, size, func(int64) {})
+	wire := size
+	if header.Encoding != "" {
+		wire = header.WireBytes
+	}
+	return copyExactly(f.ctx, f.x.in, body, wire, func(int64) {})
+}
+
+// maxPacked bounds what is compressed in memory. Binaries shrink to a third; what is larger is an image, which is
+// compressed already.
+const maxPacked = 64 << 20
+
+// packed compresses r and notes it in the header, or leaves both as they are when that gains nothing.
+func packed(r io.Reader, h *spec.BlobHeader) (io.Reader, error) {
+	content, err := io.ReadAll(io.LimitReader(r, h.SizeBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	z, err := zstd.NewWriter(nil, zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	if small := z.EncodeAll(content, nil); len(small) < len(content)*9/10 && int64(len(content)) == h.SizeBytes {
+		h.Encoding, h.WireBytes = spec.EncodingZstd, int64(len(small))
+		return bytes.NewReader(small), nil
+	}
+	return bytes.NewReader(content), nil
 }
 
 func (f *feeder) failure() error {

@@ -174,7 +174,7 @@ func (x *Exchange) follow(ctx context.Context, c Call) (json.RawMessage, error) 
 			return nil, reported(e)
 		case spec.KindNeed:
 			events(e)
-			if err := feed.start(e.Blobs); err != nil {
+			if err := feed.start(e.Blobs, e.Accept); err != nil {
 				return nil, err
 			}
 		case spec.KindLog:
