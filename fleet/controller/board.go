@@ -41,7 +41,8 @@ func newBoard(ctx context.Context, cfg Config, d Deps, s *store) (*board, error)
 	if err != nil {
 		return nil, err
 	}
-	b := &board{cfg: cfg, deps: d, store: s, now: time.Now, fleet: fleet, read: time.Now(), records: records}
+	b := &board{cfg: cfg, deps: d, store: s, now: wallClock, fleet: fleet, records: records}
+	b.read = b.now()
 	for _, rec := range records {
 		if !rec.lock.Alarm {
 			rec.lock.State, rec.lock.Why, rec.lock.Since = LockUnknown, "the controller started and has not looked yet", b.now()
@@ -49,6 +50,10 @@ func newBoard(ctx context.Context, cfg Config, d Deps, s *store) (*board, error)
 	}
 	return b, nil
 }
+
+// wallClock has no monotonic part, which stands still while a machine sleeps: a node that was silent that long would
+// seem alive to the unlock policy.
+func wallClock() time.Time { return time.Now().Round(0) }
 
 // late is how long a node may be silent before its reports are late.
 func (b *board) late() time.Duration { return 3 * b.cfg.Interval }

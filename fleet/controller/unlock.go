@@ -24,6 +24,7 @@ const maxAttempts = 5
 func (w *watcher) locked(ctx context.Context, n inventory.Resolved, state vault.NodeState, key ssh.PublicKey) {
 	pin := ssh.FingerprintSHA256(key)
 	w.change(n.Name, func(rec *record, now time.Time) {
+		rec.systemAnswers, rec.systemAsked = nil, time.Time{}
 		if rec.doorSince.IsZero() {
 			rec.doorSince = now
 		}
@@ -203,15 +204,12 @@ func (w *watcher) policy() policy {
 
 // evidence gathers what the policy decides on.
 func (w *watcher) evidence(ctx context.Context, node string) evidence {
-	alive := w.lastAlive(ctx, node)
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	rec, now := w.at(node), w.now()
+	rec := w.at(node)
 	e := evidence{FirstSeen: utc(rec.lock.FirstSeen), LastHeard: utc(rec.received), ExpectedUntil: utc(rec.lock.ExpectedUntil),
-		UnlocksInHour: len(recent(rec.lock.Unlocks, now))}
-	if alive.Before(rec.lock.FirstSeen) {
-		e.LastAlive = alive
-	}
+		UnlocksInHour: len(recent(rec.lock.Unlocks, w.now()))}
+	w.mu.Unlock()
+	e.LastAlive = w.lastAlive(ctx, node, e.FirstSeen)
 	return e
 }
 
@@ -225,8 +223,8 @@ var aliveStages = map[string]bool{
 	string(lifecycle.Booted): true, string(lifecycle.Sealed): true, string(lifecycle.Converged): true, string(lifecycle.Serving): true,
 }
 
-// lastAlive is when a command on this folder last saw the node running.
-func (w *watcher) lastAlive(ctx context.Context, node string) (last time.Time) {
+// lastAlive is when a command on this folder last saw the node running, before it was locked.
+func (w *watcher) lastAlive(ctx context.Context, node string, before time.Time) (last time.Time) {
 	j, ok := w.deps.Lifecycle.Journal.(past)
 	if !ok {
 		return last
@@ -236,7 +234,7 @@ func (w *watcher) lastAlive(ctx context.Context, node string) (last time.Time) {
 		w.deps.Log.Warn("journal not read", "node", node, "error", err)
 	}
 	for _, o := range seen {
-		if aliveStages[o.Stage] && o.At.After(last) {
+		if aliveStages[o.Stage] && o.At.After(last) && o.At.Before(before) {
 			last = o.At
 		}
 	}

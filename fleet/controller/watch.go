@@ -144,7 +144,7 @@ func (w *watcher) doorShut(ctx context.Context, node string, state vault.NodeSta
 		if ask {
 			rec.systemAsked = now
 		}
-		if rec.lock.State != Unlocked && !rec.lock.Alarm {
+		if rec.lock.State != Unlocked && !rec.lock.Alarm && rec.systemAnswers == nil {
 			rec.lock.set(now, LockUnknown, "nothing answers on its unlock port", "")
 		}
 	})
@@ -164,7 +164,7 @@ func (w *watcher) doorShut(ctx context.Context, node string, state vault.NodeSta
 			// The system's host key lies on the encrypted disk: who shows it has been unlocked.
 			rec.lock.heard(now)
 			rec.lock.Why = "its system answers, its agent does not report"
-		case rec.lock.State == Unlocked:
+		case !rec.lock.Alarm:
 			rec.lock.set(now, LockUnknown, "nothing answers", "")
 		}
 		w.judge(node, rec, now)

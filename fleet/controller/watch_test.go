@@ -49,7 +49,7 @@ func newKey(t *testing.T) (ssh.PublicKey, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	return key, authorized(key)
 }
 
 // keysOf a node: its initramfs's and its system's.
@@ -65,6 +65,30 @@ func inBubble(t *testing.T, do func(t *testing.T, b *bench, k keysOf)) {
 	})
 }
 
+// inFolder is inBubble over a folder that lasts, with the keys of k once it has some.
+func inFolder(t *testing.T, dir string, k *keysOf, do func(*bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b, fresh := newBench(t, dir)
+		if k.initramfs == nil {
+			*k = fresh
+		}
+		b.state.InitramfsHostKey, b.state.SystemHostKey = authorized(k.initramfs), authorized(k.system)
+		defer b.begin()()
+		do(b)
+	})
+}
+
+func authorized(k ssh.PublicKey) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k)))
+}
+
+func quiet() Deps {
+	d := Deps{}
+	_ = d.complete()
+	return d
+}
+
 func newBench(t *testing.T, dir string) (*bench, keysOf) {
 	var k keysOf
 	b := &bench{t: t, journal: &notes{}, dir: dir, doors: map[string]ssh.PublicKey{}}
@@ -75,6 +99,7 @@ func newBench(t *testing.T, dir string) (*bench, keysOf) {
 	b.unlock = func(d lifecycle.Deps) (lifecycle.Result, error) {
 		d.Progress(lifecycle.Event{Kind: lifecycle.EventEnd, Op: lifecycle.OpUnlock})
 		b.open("2222", nil)
+		b.open("22", k.system)
 		return lifecycle.Result{Node: node, Stage: lifecycle.Sealed, Changed: true}, nil
 	}
 	return b, k
