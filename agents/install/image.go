@@ -125,7 +125,8 @@ func (j *job) mount() error {
 		if err := os.MkdirAll(at, 0o755); err != nil {
 			return err
 		}
-		err := unix.Mount(m.dev, at, "ext4", unix.MS_NOATIME, "")
+		// noinit_itable: the kernel would fill the empty inode tables meanwhile, and encrypt every block of them
+		err := unix.Mount(m.dev, at, "ext4", unix.MS_NOATIME, "noinit_itable")
 		if err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.dev, err)
 		}

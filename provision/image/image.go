@@ -50,12 +50,16 @@ type Progress func(step string)
 // ErrNotRoot is returned when an image has to be built and this process may not.
 var ErrNotRoot = errors.New("building the image needs root (debootstrap, chroot)")
 
+// ErrDamaged is returned for a cached image whose file is not the one described: rebuilt in silence, a failing disk or
+// another's hand in the cache would go unnoticed.
+var ErrDamaged = errors.New("the cached image is damaged")
+
 // Ensure returns the image of o, from the cache when it is there and whole.
 func Ensure(ctx context.Context, o Options, progress Progress) (Image, error) {
 	if progress == nil {
 		progress = func(string) {}
 	}
-	o, err := o.withDefaults(ctx)
+	o, err := o.withDefaults()
 	if err != nil {
 		return Image{}, err
 	}
@@ -64,26 +68,26 @@ func Ensure(ctx context.Context, o Options, progress Progress) (Image, error) {
 		return Image{}, err
 	}
 	dir := filepath.Join(o.CacheDir, "image", recipe[:16])
-	if img, err := load(dir); err == nil {
-		return img, nil
+	if img, err := load(dir); !errors.Is(err, fs.ErrNotExist) {
+		return img, err
 	}
 	unlock, err := lock(ctx, o.CacheDir)
 	if err != nil {
 		return Image{}, err
 	}
 	defer unlock()
-	if img, err := load(dir); err == nil { // somebody else built it meanwhile
-		return img, nil
+	if img, err := load(dir); !errors.Is(err, fs.ErrNotExist) { // somebody else built it meanwhile
+		return img, err
 	}
 	if os.Geteuid() != 0 {
 		return Image{}, ErrNotRoot
 	}
-	return build(ctx, o, recipe, dir, progress)
+	return build(ctx, o.withMirrors(ctx), recipe, dir, progress)
 }
 
 // Find returns the image of o if the cache has it; fs.ErrNotExist otherwise. It builds nothing.
-func Find(ctx context.Context, o Options) (Image, error) {
-	o, err := o.withDefaults(ctx)
+func Find(o Options) (Image, error) {
+	o, err := o.withDefaults()
 	if err != nil {
 		return Image{}, err
 	}
@@ -94,7 +98,7 @@ func Find(ctx context.Context, o Options) (Image, error) {
 	return load(filepath.Join(o.CacheDir, "image", recipe[:16]))
 }
 
-func (o Options) withDefaults(ctx context.Context) (Options, error) {
+func (o Options) withDefaults() (Options, error) {
 	o.Suite = cmp.Or(o.Suite, "bookworm")
 	o.Flavour = cmp.Or(o.Flavour, "cloud")
 	if o.Flavour != "cloud" && o.Flavour != "amd64" {
@@ -107,12 +111,17 @@ func (o Options) withDefaults(ctx context.Context) (Options, error) {
 		}
 		o.CacheDir = filepath.Join(dir, "popfleet")
 	}
+	return o, nil
+}
+
+// withMirrors asks apt only when an image is built: the question takes it about a second.
+func (o Options) withMirrors(ctx context.Context) Options {
 	if o.Mirror == "" || o.Security == "" {
 		mirror, security := aptMirrors(ctx, o.Suite)
 		o.Mirror = cmp.Or(o.Mirror, mirror, "http://deb.debian.org/debian")
 		o.Security = cmp.Or(o.Security, security, "http://deb.debian.org/debian-security")
 	}
-	return o, nil
+	return o
 }
 
 // load reads an image's description and checks that the file is the one described: by size always, by digest because a
@@ -132,7 +141,8 @@ func load(dir string) (Image, error) {
 		return Image{}, err
 	}
 	if sum != img.SHA256 || size != img.SizeBytes {
-		return Image{}, fmt.Errorf("image %s: the file is not the one that was built: %w", img.Path, fs.ErrNotExist)
+		return Image{}, fmt.Errorf("%w: %s has digest %.12s… and %d bytes, its image.json says %.12s… and %d\n  hint: remove %s, it is built again",
+			ErrDamaged, img.Path, sum, size, img.SHA256, img.SizeBytes, dir)
 	}
 	return img, nil
 }
