@@ -100,6 +100,12 @@ func (f *flaky) answer(count *int) error {
 
 func (f *flaky) Ping(context.Context) error    { return f.answer(&f.pings) }
 func (f *flaky) Prepare(context.Context) error { return f.answer(&f.prepares) }
+func (f *flaky) asked() (pings, prepares int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pings, f.prepares
+}
+
 func (f *flaky) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,14 +140,16 @@ func TestWatchdog(t *testing.T) {
 		if err := settle(pingInterval); !errors.Is(err, away) {
 			t.Fatalf("store left: %v", err)
 		}
-		prepares := store.prepares
+		_, before := store.asked()
 		store.fail(nil)
-		if err := settle(retryFast); err != nil || store.prepares == prepares {
-			t.Fatalf("store came back: %v; asked for indexes %d times", err, store.prepares-prepares)
+		err := settle(retryFast)
+		pings, prepares := store.asked()
+		if err != nil || prepares == before {
+			t.Fatalf("store came back: %v; asked for indexes %d times", err, prepares-before)
 		}
-		pings := store.pings
-		if err := settle(5 * pingInterval); err != nil || store.pings != pings+5 {
-			t.Fatalf("%v; %d pings", err, store.pings-pings)
+		err = settle(5 * pingInterval)
+		if now, _ := store.asked(); err != nil || now != pings+5 {
+			t.Fatalf("%v; %d pings", err, now-pings)
 		}
 	})
 }
