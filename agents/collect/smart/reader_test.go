@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,14 +134,23 @@ func TestKinds(t *testing.T) {
 }
 
 type scriptedSource struct {
+	mu       sync.Mutex
 	readings []Reading
 	err      error
 	asked    int
 }
 
 func (s *scriptedSource) Readings(context.Context) ([]Reading, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.asked++
 	return s.readings, s.err
+}
+
+func (s *scriptedSource) say(err error, readings ...Reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.readings = err, readings
 }
 
 func watching(t *testing.T, file string, s Source) *Watch {
@@ -185,18 +195,20 @@ func TestWatchWithdrawsWhatItCanNoLongerRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{readings: []Reading{nvme(func(*NVMeLog) {})}}
 		w := watching(t, "", s)
-		s.err = errors.New("a disk does not answer")
+		s.say(errors.New("a disk does not answer"))
 		if d := pass(w); d.Verdict != agents.DiskWarn || d.Serial != "S" || d.PercentUsed != nil {
 			t.Fatalf("unreadable: %+v", d)
 		}
-		s.err, s.readings = nil, []Reading{nvme(func(l *NVMeLog) { l.CriticalWarning = 8 })}
+		s.say(nil, nvme(func(l *NVMeLog) { l.CriticalWarning = 8 }))
 		if d := pass(w); d.Verdict != agents.DiskFailing {
 			t.Fatalf("back: %+v", d)
 		}
-		s.err = errors.New("gone")
+		s.say(errors.New("gone"))
 		if d := pass(w); d.Verdict != agents.DiskFailing || len(d.Findings) != 2 {
 			t.Fatalf("failing, then unreadable: %+v", d)
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.asked != 4 {
 			t.Errorf("asked %d times in three minutes", s.asked)
 		}
