@@ -38,8 +38,8 @@ func TestConvergesThenTouchesNothing(t *testing.T) {
 		"group fleet", "group fleet-dns", "group fleet-app", "user fleet-dns", "user fleet-app", "dir /etc/fleet/tls",
 		"file /etc/fleet/dns.json", "file /etc/fleet/app.json", "file /etc/fleet/tls/dns.key", "file /etc/systemd/resolved.conf.d/fleet.conf",
 		"file /etc/sysctl.d/90-fleet.conf", "sysctl net.ipv4.tcp_mtu_probing", "nftables", "release " + shortDigest(m.one()),
-		"unit fleet-dns.service", "unit fleet-app.service", "systemd reload",
-		"unit fleet-dns.service enable", "unit fleet-dns.service start", "unit fleet-app.service enable", "unit fleet-app.service start",
+		"unit fleet-dns.service", "unit fleet-app.service", "unit fleet-dns.service enable", "unit fleet-app.service enable",
+		"systemd reload", "unit fleet-dns.service start", "unit fleet-app.service start",
 	}
 	if d := cmp.Diff(want, first.Changed); d != "" {
 		t.Fatal(d)

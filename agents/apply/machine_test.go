@@ -169,6 +169,9 @@ func (m *machine) systemctl(args []string) error {
 	if args[0] == "daemon-reload" {
 		return nil
 	}
+	if args[0] == "--no-reload" { // as systemd: what it knows of the unit's boot state is as old as the last reload
+		args = args[1:]
+	}
 	name := args[1]
 	if m.units[name] == nil {
 		if m.read(unitDir+name) == "" {

@@ -42,6 +42,9 @@ func (j *job) units(ctx context.Context) (work, error) {
 		}
 		stale = stale || p.now.needReload
 	}
+	for i := range plans {
+		w.changes = append(w.changes, j.bootChanges(&plans[i])...)
+	}
 	if stale || len(w.changes) > 0 {
 		w.changes = append(w.changes, change{"systemd reload", "unit files changed", j.systemctl("daemon-reload")})
 	}
@@ -132,18 +135,25 @@ func filesDigest(n *spec.Node, feeds func(spec.File) bool, head string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(b.String())))
 }
 
-// unitChanges are the acts on one unit, in the order they are done.
+// bootChanges say whether the unit starts at boot. systemctl would reload systemd after each, which takes an emulated
+// machine ten seconds and more; one reload follows all of them.
+func (j *job) bootChanges(p *unitPlan) []change {
+	switch {
+	case !p.ours:
+	case p.Enabled && !p.now.enabled():
+		return []change{{"unit " + p.Name + " enable", "starts at boot", j.systemctl("--no-reload", "enable", p.Name)}}
+	case !p.Enabled && p.now.file == "enabled":
+		return []change{{"unit " + p.Name + " disable", "no longer starts at boot", j.systemctl("--no-reload", "disable", p.Name)}}
+	}
+	return nil
+}
+
+// unitChanges are the acts on one running unit, in the order they are done.
 func (j *job) unitChanges(p *unitPlan) []change {
 	if !p.ours {
 		return j.feedChanges(p)
 	}
 	var out []change
-	if p.Enabled && !p.now.enabled() {
-		out = append(out, change{"unit " + p.Name + " enable", "starts at boot", j.systemctl("enable", p.Name)})
-	}
-	if !p.Enabled && p.now.file == "enabled" {
-		out = append(out, change{"unit " + p.Name + " disable", "no longer starts at boot", j.systemctl("disable", p.Name)})
-	}
 	switch {
 	case !p.Running && p.now.up():
 		out = append(out, change{"unit " + p.Name + " stop", "is " + p.now.active, j.systemctl("stop", p.Name)})
