@@ -63,9 +63,9 @@ func testBrowser(t *testing.T, n *node) {
 	act(t, page, chromedp.Navigate(base+"/"),
 		chromedp.WaitVisible("#no-threads"),
 		chromedp.SendKeys("#title", "Where to eat?"), chromedp.SendKeys("#thread-author", "ann\r"), // by keyboard alone
-		chromedp.WaitVisible("#body"),
+		chromedp.WaitVisible("#text"),
 		shows(`document.getElementById("live").textContent.includes("Live from fsn-1")`),
-		chromedp.SendKeys("#body", evil), chromedp.Click("#new-comment button"),
+		chromedp.SendKeys("#text", evil), chromedp.Click("#new-comment button"),
 		shows(comments+`.some(li => li.querySelector(".body").textContent.startsWith("<img"))`),
 		shows(`document.getElementById("announce").textContent === "Your comment is posted."`),
 		chromedp.Click(`#comments button[data-act=up]`),
@@ -82,7 +82,7 @@ func testBrowser(t *testing.T, n *node) {
 	there := n.app(t, "fsn-2")
 	thread := address[strings.LastIndex(address, "/")+1:]
 	began := time.Now()
-	c := ask[board.Comment](t, "POST", there+"/api/threads/"+thread+"/comments", `{"body":"at Bob's","author":"bob"}`)
+	c := ask[board.Comment](t, "POST", there+"/api/threads/"+thread+"/comments", `{"text":"at Bob's","author":"bob"}`)
 	act(t, page, shows(comments+`[0].querySelector(".body").textContent === "at Bob's"`),
 		shows(`document.getElementById("announce").textContent === "A new comment by bob."`))
 	t.Logf("a comment of another node is on the page after %s", time.Since(began).Round(time.Millisecond))

@@ -208,7 +208,7 @@ func testEverything(t *testing.T, n *node) {
 	receive(t, other, "hello")
 
 	began := time.Now()
-	c := ask[board.Comment](t, "POST", here+"/api/threads/"+th.ID+"/comments", `{"body":"soup","author":"bob"}`)
+	c := ask[board.Comment](t, "POST", here+"/api/threads/"+th.ID+"/comments", `{"text":"soup","author":"bob"}`)
 	t.Logf("post: %s", time.Since(began).Round(time.Millisecond))
 	for where, stream := range map[string]<-chan string{"fsn-1": own, "fsn-2": other} {
 		if e := receive(t, stream, "the comment"); !strings.Contains(e, c.ID) {
@@ -271,7 +271,7 @@ func openDatabase(t *testing.T, n *node) *database.DB {
 
 func testNoVoteIsLost(t *testing.T, n *node) {
 	db := openDatabase(t, n)
-	c, err := board.CommentInput{Body: "x"}.Comment("thread", "fsn-1", board.NewID("", ""), time.Now())
+	c, err := board.CommentInput{Text: "x"}.Comment("thread", "fsn-1", board.NewID("", ""), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func testDatabaseContract(t *testing.T, n *node) {
 	db := openDatabase(t, n)
 	ctx, at := t.Context(), time.Now()
 	add := func(thread, id string, at time.Time) (board.Comment, error) {
-		c, err := board.CommentInput{Body: "x"}.Comment(thread, "fsn-1", id, at)
+		c, err := board.CommentInput{Text: "x"}.Comment(thread, "fsn-1", id, at)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -340,7 +340,7 @@ func testDatabaseContract(t *testing.T, n *node) {
 	if err := errors.Join(err1, err2); err != nil || first != second {
 		t.Errorf("twice the same: %+v, %+v, %v", first, second, err)
 	}
-	if _, err := db.AddComment(ctx, board.Comment{ID: id, Thread: "a", Body: "other"}); !errors.Is(err, board.ErrConflict) {
+	if _, err := db.AddComment(ctx, board.Comment{ID: id, Thread: "a", Text: "other"}); !errors.Is(err, board.ErrConflict) {
 		t.Errorf("other words under the same key: %v", err)
 	}
 	if _, err := db.Vote(ctx, board.NewID("", ""), 1); !errors.Is(err, board.ErrNotFound) {

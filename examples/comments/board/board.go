@@ -32,7 +32,7 @@ type Comment struct {
 	ID        string    `json:"id" bson:"_id"`
 	Thread    string    `json:"thread" bson:"thread"`
 	Author    string    `json:"author" bson:"author"`
-	Body      string    `json:"body" bson:"body"`
+	Text      string    `json:"text" bson:"text"`
 	Node      string    `json:"node" bson:"node"`
 	Votes     int64     `json:"votes" bson:"votes"`
 	Hidden    bool      `json:"hidden,omitempty" bson:"hidden"`
@@ -51,7 +51,7 @@ func (t Thread) Public() Thread {
 // Public is c as everyone may see it: of a hidden comment only that it is hidden.
 func (c Comment) Public() Comment {
 	if c.Hidden {
-		c.Body, c.Author = "", ""
+		c.Text, c.Author = "", ""
 	}
 	return c
 }

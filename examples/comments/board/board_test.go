@@ -13,7 +13,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 
 func TestCommentInput(t *testing.T) {
 	for _, c := range []struct {
-		name, author, body string
+		name, author, text string
 		want               string // of Problems; empty: accepted
 	}{
 		{"plain", "ann", "hello", ""},
@@ -22,17 +22,17 @@ func TestCommentInput(t *testing.T) {
 		{"joined emoji", "ann", "👩‍👩‍👧", ""},
 		{"right to left", "ann", "שלום עולם", ""},
 		{"no name", "  ", "hello", ""},
-		{"as long as fits", strings.Repeat("é", MaxAuthor), strings.Repeat("é", MaxBody), ""},
-		{"empty", "", " \n ", "body: expected some text"},
-		{"nothing visible", "", "\u200b\u200b", "body: expected some text"},
-		{"too long", "", strings.Repeat("é", MaxBody+1), "body: 5001 characters; at most 5000 fit"},
-		{"both wrong", "a\nb", "", "body: expected some text; author: has control characters"},
-		{"direction override", "", "abc\u202edef", "body: has control characters"},
-		{"null", "", "a\x00b", "body: has control characters"},
-		{"not UTF-8", "", "a\xffb", "body: expected UTF-8"},
+		{"as long as fits", strings.Repeat("é", MaxAuthor), strings.Repeat("é", MaxText), ""},
+		{"empty", "", " \n ", "text: expected some text"},
+		{"nothing visible", "", "\u200b\u200b", "text: expected some text"},
+		{"too long", "", strings.Repeat("é", MaxText+1), "text: 5001 characters; at most 5000 fit"},
+		{"both wrong", "a\nb", "", "text: expected some text; author: has control characters"},
+		{"direction override", "", "abc\u202edef", "text: has control characters"},
+		{"null", "", "a\x00b", "text: has control characters"},
+		{"not UTF-8", "", "a\xffb", "text: expected UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := CommentInput{Author: c.author, Body: c.body}.Comment("t", "fsn-1", "id", noon)
+			got, err := CommentInput{Author: c.author, Text: c.text}.Comment("t", "fsn-1", "id", noon)
 			if c.want != "" {
 				var p Problems
 				if !errors.As(err, &p) || p.Error() != c.want {
@@ -58,8 +58,8 @@ func TestThreadTitleIsOneLine(t *testing.T) {
 }
 
 func TestHiddenShowsNoWords(t *testing.T) {
-	c := Comment{ID: "x", Author: "ann", Body: "rude", Hidden: true, Votes: 3}.Public()
-	if c.Body != "" || c.Author != "" || c.Votes != 3 {
+	c := Comment{ID: "x", Author: "ann", Text: "rude", Hidden: true, Votes: 3}.Public()
+	if c.Text != "" || c.Author != "" || c.Votes != 3 {
 		t.Fatalf("public view of a hidden comment: %+v", c)
 	}
 	if th := (Thread{Title: "rude", Author: "ann", Hidden: true}).Public(); th.Title != "" || th.Author != "" {
@@ -112,8 +112,8 @@ func FuzzCursor(f *testing.F) {
 }
 
 func FuzzComment(f *testing.F) {
-	f.Add([]byte(`{"author":"ann","body":"hello"}`))
-	f.Add([]byte(`{"body":"a\u202eb","author":"\u0000"}`))
+	f.Add([]byte(`{"author":"ann","text":"hello"}`))
+	f.Add([]byte(`{"text":"a\u202eb","author":"\u0000"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var in CommentInput
 		if err := Read(strings.NewReader(string(data)), &in); err != nil {
@@ -126,8 +126,8 @@ func FuzzComment(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !utf8.ValidString(c.Body+c.Author) || utf8.RuneCountInString(c.Body) > MaxBody || strings.ContainsAny(c.Body, "\x00\u202e\u2028") {
-			t.Fatalf("accepted %q", c.Body)
+		if !utf8.ValidString(c.Text+c.Author) || utf8.RuneCountInString(c.Text) > MaxText || strings.ContainsAny(c.Text, "\x00\u202e\u2028") {
+			t.Fatalf("accepted %q", c.Text)
 		}
 		if _, err := json.Marshal(c); err != nil {
 			t.Fatal(err)

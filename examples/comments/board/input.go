@@ -15,7 +15,7 @@ import (
 // Bounds of what is accepted, in characters where not said otherwise.
 const (
 	MaxTitle      = 200
-	MaxBody       = 5000
+	MaxText       = 5000
 	MaxAuthor     = 50
 	MaxInputBytes = 32 << 10 // the longest body in four-byte characters, escaped in part, and the rest
 	Anonymous     = "anonymous"
@@ -77,18 +77,18 @@ func (in ThreadInput) Thread(node, id string, now time.Time) (Thread, error) {
 // CommentInput is a comment as a client sends it.
 type CommentInput struct {
 	Author string `json:"author"`
-	Body   string `json:"body"`
+	Text   string `json:"text"`
 }
 
 // Comment makes a comment in a thread of the input.
 func (in CommentInput) Comment(thread, node, id string, now time.Time) (Comment, error) {
 	var p Problems
-	body := p.text("body", in.Body, MaxBody, true)
+	text := p.text("text", in.Text, MaxText, true)
 	author := p.author(in.Author)
 	if p != nil {
 		return Comment{}, p
 	}
-	return Comment{ID: id, Thread: thread, Author: author, Body: body, Node: node, CreatedAt: stamp(now), Revision: 1}, nil
+	return Comment{ID: id, Thread: thread, Author: author, Text: text, Node: node, CreatedAt: stamp(now), Revision: 1}, nil
 }
 
 // VoteInput is one vote.

@@ -12,7 +12,7 @@ import (
 // AddComment keeps c, under the same rule as [DB.AddThread]. Whether its thread exists is the caller's to know.
 func (d *DB) AddComment(ctx context.Context, c board.Comment) (board.Comment, error) {
 	kept, fresh, err := insert(ctx, d.comments, c.ID, c)
-	if err == nil && !fresh && (kept.Body != c.Body || kept.Author != c.Author) {
+	if err == nil && !fresh && (kept.Text != c.Text || kept.Author != c.Author) {
 		return board.Comment{}, board.ErrConflict
 	}
 	return kept, err

@@ -105,7 +105,7 @@ func (m *memory) HideThread(_ context.Context, id string, hidden bool) (board.Th
 func (m *memory) AddComment(_ context.Context, c board.Comment) (out board.Comment, err error) {
 	err = m.within(func() error {
 		if old, ok := m.comments[c.ID]; ok {
-			if old.Body != c.Body || old.Author != c.Author {
+			if old.Text != c.Text || old.Author != c.Author {
 				return board.ErrConflict
 			}
 			c = old

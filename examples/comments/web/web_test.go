@@ -85,7 +85,7 @@ func (s *site) thread(title string) board.Thread {
 
 func (s *site) comment(thread, body string) board.Comment {
 	s.t.Helper()
-	return must[board.Comment](s, http.StatusCreated, "POST", "/api/threads/"+thread+"/comments", fmt.Sprintf(`{"body":%q,"author":"ann"}`, body))
+	return must[board.Comment](s, http.StatusCreated, "POST", "/api/threads/"+thread+"/comments", fmt.Sprintf(`{"text":%q,"author":"ann"}`, body))
 }
 
 const asModerator = "Authorization: Bearer " + token
@@ -98,7 +98,7 @@ func TestWriteReadVote(t *testing.T) {
 	}
 	c := s.comment(th.ID, "<b>yes</b>")
 	voted := must[board.Comment](s, 200, "POST", "/api/comments/"+c.ID+"/votes", `{"delta":1}`)
-	if voted.Votes != 1 || voted.Revision != 2 || voted.Body != "<b>yes</b>" || voted.Node != "fsn-1" {
+	if voted.Votes != 1 || voted.Revision != 2 || voted.Text != "<b>yes</b>" || voted.Node != "fsn-1" {
 		t.Fatalf("got %+v", voted)
 	}
 	list := must[commentPage](s, 200, "GET", "/api/threads/"+th.ID+"/comments", "")
@@ -144,13 +144,13 @@ func TestARequestSentTwiceIsOneComment(t *testing.T) {
 	s := newSite(t)
 	th := s.thread("twice")
 	path, key := "/api/threads/"+th.ID+"/comments", "Idempotency-Key: 7f"
-	a := must[board.Comment](s, 201, "POST", path, `{"body":"hi"}`, key)
-	b := must[board.Comment](s, 201, "POST", path, `{"body":"hi"}`, key)
+	a := must[board.Comment](s, 201, "POST", path, `{"text":"hi"}`, key)
+	b := must[board.Comment](s, 201, "POST", path, `{"text":"hi"}`, key)
 	if a != b || len(s.store.comments) != 1 {
 		t.Fatalf("%+v and %+v, %d kept", a, b, len(s.store.comments))
 	}
-	must[failure](s, http.StatusConflict, "POST", path, `{"body":"other"}`, key)
-	must[failure](s, http.StatusBadRequest, "POST", path, `{"body":"hi"}`, "Idempotency-Key: with space")
+	must[failure](s, http.StatusConflict, "POST", path, `{"text":"other"}`, key)
+	must[failure](s, http.StatusBadRequest, "POST", path, `{"text":"hi"}`, "Idempotency-Key: with space")
 }
 
 func TestModeration(t *testing.T) {
@@ -169,10 +169,10 @@ func TestModeration(t *testing.T) {
 		t.Fatal(code)
 	}
 	list := "/api/threads/" + th.ID + "/comments"
-	if got := must[commentPage](s, 200, "GET", list, "").Comments[0]; got.Body != "" || got.Author != "" || !got.Hidden {
+	if got := must[commentPage](s, 200, "GET", list, "").Comments[0]; got.Text != "" || got.Author != "" || !got.Hidden {
 		t.Fatalf("everyone sees %+v", got)
 	}
-	if got := must[commentPage](s, 200, "GET", list, "", asModerator).Comments[0]; got.Body != "rude words" {
+	if got := must[commentPage](s, 200, "GET", list, "", asModerator).Comments[0]; got.Text != "rude words" {
 		t.Fatalf("a moderator sees %+v", got)
 	}
 	if w := s.ask("POST", "/api/comments/"+c.ID+"/votes", `{"delta":1}`); strings.Contains(w.Body.String(), "rude") {
@@ -184,7 +184,7 @@ func TestModeration(t *testing.T) {
 	for _, path := range []string{"/api/threads/" + th.ID, list, "/api/threads/" + th.ID + "/events"} {
 		must[failure](s, http.StatusNotFound, "GET", path, "")
 	}
-	must[failure](s, http.StatusNotFound, "POST", list, `{"body":"still here"}`)
+	must[failure](s, http.StatusNotFound, "POST", list, `{"text":"still here"}`)
 	if n := len(must[threadPage](s, 200, "GET", "/api/threads", "").Threads); n != 0 {
 		t.Fatalf("%d hidden threads are listed", n)
 	}
@@ -216,19 +216,19 @@ func TestRefusals(t *testing.T) {
 		code               int
 		says               string
 	}{
-		{"POST", comments, `{"body":""}`, "", 422, "body: expected some text"},
-		{"POST", comments, `{"body":"x","admin":true}`, "", 400, `unknown field`},
-		{"POST", comments, `{"body":"x"}{}`, "", 400, "more than one value"},
-		{"POST", comments, `{"body":`, "", 400, "not the JSON expected"},
-		{"POST", comments, `{"body":"` + strings.Repeat("x", board.MaxInputBytes) + `"}`, "", 400, "larger than"},
+		{"POST", comments, `{"text":""}`, "", 422, "text: expected some text"},
+		{"POST", comments, `{"text":"x","admin":true}`, "", 400, `unknown field`},
+		{"POST", comments, `{"text":"x"}{}`, "", 400, "more than one value"},
+		{"POST", comments, `{"text":`, "", 400, "not the JSON expected"},
+		{"POST", comments, `{"text":"` + strings.Repeat("x", board.MaxInputBytes) + `"}`, "", 400, "larger than"},
 		{"POST", comments, `body=x`, "Content-Type: application/x-www-form-urlencoded", 415, "application/json"},
-		{"POST", comments, `{"body":"x"}`, "Content-Type: text/plain", 415, "application/json"},
-		{"POST", comments, `{"body":"x"}`, "Sec-Fetch-Site: cross-site", 403, "other sites"},
-		{"POST", comments, `{"body":"x"}`, "Origin: https://evil.test", 403, "other sites"},
-		{"POST", comments, `{"body":"x"}`, "Origin: http://example.com", 201, ""}, // httptest's own host
-		{"POST", comments, `{"body":"x"}`, "Sec-Fetch-Site: same-origin", 201, ""},
-		{"POST", "/api/threads/" + nobody + "/comments", `{"body":"x"}`, "", 404, "not found"},
-		{"POST", "/api/threads/x/comments", `{"body":"x"}`, "", 404, "not found"},
+		{"POST", comments, `{"text":"x"}`, "Content-Type: text/plain", 415, "application/json"},
+		{"POST", comments, `{"text":"x"}`, "Sec-Fetch-Site: cross-site", 403, "other sites"},
+		{"POST", comments, `{"text":"x"}`, "Origin: https://evil.test", 403, "other sites"},
+		{"POST", comments, `{"text":"x"}`, "Origin: http://example.com", 201, ""}, // httptest's own host
+		{"POST", comments, `{"text":"x"}`, "Sec-Fetch-Site: same-origin", 201, ""},
+		{"POST", "/api/threads/" + nobody + "/comments", `{"text":"x"}`, "", 404, "not found"},
+		{"POST", "/api/threads/x/comments", `{"text":"x"}`, "", 404, "not found"},
 		{"POST", "/api/comments/" + nobody + "/votes", `{"delta":1}`, "", 404, "not found"},
 		{"POST", votes, `{"delta":2}`, "", 422, "delta: expected 1 or -1"},
 		{"POST", votes, `{"delta":1.5}`, "", 400, "not the JSON expected"},
@@ -395,7 +395,7 @@ func TestEventsAndDrain(t *testing.T) {
 
 // FuzzAPI sends any body and any cursor: an answer is JSON and never the server's fault.
 func FuzzAPI(f *testing.F) {
-	f.Add("POST", 0, `{"body":"x"}`, "k")
+	f.Add("POST", 0, `{"text":"x"}`, "k")
 	f.Add("PUT", 3, `{"hidden":null}`, "")
 	f.Add("GET", 0, "", "1-a")
 	f.Fuzz(func(t *testing.T, method string, path int, body, word string) {

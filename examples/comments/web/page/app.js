@@ -99,11 +99,11 @@ function renderThread(t) {
 }
 
 function renderComment(c, old) {
-  if (c.hidden && !c.body && moderator && old) c = { ...c, body: old.body, author: old.author };
+  if (c.hidden && !c.text && moderator && old) c = { ...c, text: old.text, author: old.author };
   const li = el("li", c.hidden ? "hidden-comment" : "");
   const about = el("p", "about", (c.author ? "by " + c.author + " on " + c.node : "on " + c.node) + ", ");
   about.append(when(c.created_at));
-  li.append(about, el("p", "body", c.body || "Hidden by a moderator."));
+  li.append(about, el("p", "body", c.text || "Hidden by a moderator."));
   const votes = el("div", "votes");
   const count = el("output", "", String(c.votes));
   count.setAttribute("aria-label", c.votes + " votes");
@@ -164,12 +164,12 @@ form("new-thread", "new-thread-error", async (f, key) => {
 });
 
 form("new-comment", "new-comment-error", async (f, key) => {
-  const c = await call("POST", "/api/threads/" + threadID + "/comments", { author: f.author.value, body: f.body.value }, key);
+  const c = await call("POST", "/api/threads/" + threadID + "/comments", { author: f.author.value, text: f.text.value }, key);
   remember(f.author.value);
   own.add(c.id);
   comments.put(c, true);
-  f.body.value = "";
-  f.body.focus();
+  f.text.value = "";
+  f.text.focus();
   announce("Your comment is posted.");
 });
 
