@@ -1,8 +1,6 @@
 package controller
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -120,30 +118,6 @@ func TestStoreRefusesALaterSchema(t *testing.T) {
 	if _, err := openStore(path); err == nil || !strings.Contains(err.Error(), "later controller") {
 		t.Errorf("opened: %v", err)
 	}
-}
-
-// FuzzReports: what an agent sends must never panic the controller, nor be taken for another node's.
-func FuzzReports(f *testing.F) {
-	good, _ := json.Marshal([]agents.Report{{V: 1, Node: node, BootID: "b", Seq: 1, Time: time.Unix(1, 0)}})
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	z.Write(good)
-	z.Close()
-	f.Add(packed.Bytes(), true)
-	f.Add(good, false)
-	f.Add([]byte(`[{"v":1,"node":"fsn-1","boot_id":"b","seq":-1}]`), false)
-	f.Fuzz(func(t *testing.T, body []byte, zipped bool) {
-		encoding := ""
-		if zipped {
-			encoding = "gzip"
-		}
-		reports, err := readReports(bytes.NewReader(body), encoding, node)
-		for _, r := range reports {
-			if err != nil || r.Node != node || r.Seq == 0 || r.BootID == "" {
-				t.Errorf("took %+v, %v", r, err)
-			}
-		}
-	})
 }
 
 func BenchmarkAccept(b *testing.B) {

@@ -1,29 +1,23 @@
 package controller
 
 import (
-	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
-	"popfleet/agents"
+	"popfleet/fleet/controller/intake"
 	"popfleet/internal/mtls"
 )
 
-// Bounds of POST /v1/reports.
-const (
-	maxBodyBytes = 4 << 20  // as sent
-	maxJSONBytes = 16 << 20 // unpacked
-	maxReports   = 1000
-)
+// maxBodyBytes bounds POST /v1/reports as it is sent.
+const maxBodyBytes = 4 << 20
 
 // Services whose certificates may call.
 const (
@@ -109,67 +103,13 @@ func (b *board) postReports(w http.ResponseWriter, r *http.Request, who mtls.Nam
 	if _, known := b.inventory().Node(who.Node); !known {
 		return &refusal{http.StatusForbidden, fmt.Sprintf("no node %q in the controller's fleet file", who.Node)}
 	}
-	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	reports, err := readReports(body, r.Header.Get("Content-Encoding"), who.Node)
+	body := http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	reports, err := intake.Read(body, r.Header.Get("Content-Encoding"), who.Node)
 	if err != nil {
 		return &refusal{http.StatusBadRequest, err.Error()}
 	}
 	seq := b.accept(who.Node, reports)
 	return answer(w, Accepted{AckedSeq: seq, Time: b.now().UTC(), Interval: b.cfg.Interval.String()})
-}
-
-// readReports decodes a batch and refuses what no agent of ours sends. Unknown fields are let through: an agent may be
-// one release ahead.
-func readReports(body io.Reader, encoding, node string) ([]agents.Report, error) {
-	switch encoding {
-	case "gzip":
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			return nil, fmt.Errorf("reports: %w", err)
-		}
-		body = z
-	case "", "identity":
-	default:
-		return nil, fmt.Errorf("reports: content encoding %q; expected gzip", encoding)
-	}
-	text, err := io.ReadAll(io.LimitReader(body, maxJSONBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reports: %w", err)
-	}
-	if len(text) > maxJSONBytes {
-		return nil, fmt.Errorf("reports: more than %d bytes when unpacked", maxJSONBytes)
-	}
-	var reports []agents.Report
-	if err := json.Unmarshal(text, &reports); err != nil {
-		return nil, fmt.Errorf("reports: %w", err)
-	}
-	if len(reports) == 0 || len(reports) > maxReports {
-		return nil, fmt.Errorf("reports: %d in one batch; expected 1 to %d", len(reports), maxReports)
-	}
-	for i := range reports {
-		if err := check(&reports[i], node); err != nil {
-			return nil, fmt.Errorf("reports: number %d: %w", i, err)
-		}
-	}
-	return reports, nil
-}
-
-func check(r *agents.Report, node string) error {
-	switch {
-	case r.V < 1:
-		return fmt.Errorf("version %d", r.V)
-	case r.Node != node:
-		return fmt.Errorf("it is of node %q, the certificate of %q", r.Node, node)
-	case r.BootID == "" || len(r.BootID) > 64:
-		return errors.New("boot_id is missing or too long")
-	case r.Seq == 0:
-		return errors.New("seq is 0; it counts from 1")
-	case r.Time.IsZero():
-		return errors.New("time is missing")
-	case len(r.Disks) > 1000 || len(r.Services) > 1000 || len(r.Pairs) > 10000:
-		return errors.New("too many disks, services or pairs")
-	}
-	return nil
 }
 
 // maxExpect bounds a mark: it is for one reboot, not a way around the policy.
