@@ -14,9 +14,8 @@ import (
 	"popfleet/agents/exchange"
 	"popfleet/agents/install"
 	"popfleet/agents/ops"
+	"popfleet/internal/version"
 )
-
-var version = "dev" // set by -ldflags -X main.version=…
 
 const usage = `usage: fleet-agent COMMAND
   exchange        serve one operator connection on stdin and stdout
@@ -50,7 +49,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	case "probe":
 		err = probeDisks(args[1:], in, out)
 	case "version", "--version":
-		fmt.Fprintln(out, version)
+		fmt.Fprintln(out, version.Version)
 	default:
 		fmt.Fprintf(errs, "unknown command %q\n%s", args[0], usage)
 		return 1

@@ -26,7 +26,7 @@ func (a *app) downCommand() *cobra.Command {
 }
 
 func (a *app) runDown(ctx context.Context, targets []string, yes bool) (err error) {
-	s, err := a.open(ctx, "down", targets, true)
+	s, err := a.open(ctx, "down", targets, needs{lock: true, providers: true})
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -22,11 +24,10 @@ func (s *session) imageOptions() image.Options {
 
 // image gives lifecycle the base image, built on this machine when the cache has none.
 func (s *session) image(ctx context.Context) (lifecycle.Image, error) {
-	i, err := image.Ensure(ctx, s.imageOptions(), func(step string, took time.Duration) {
-		s.app.out.event("image", "", map[string]any{"step": step, "took_sec": took.Seconds()})
-		if took > 0 {
-			s.app.out.say("          image    %-28s %s", step, seconds(took))
-		}
+	began := time.Now()
+	i, err := image.Ensure(ctx, s.imageOptions(), func(step string) {
+		s.app.out.event("image", "", map[string]any{"step": step, "after_sec": time.Since(began).Seconds()})
+		s.app.out.say("         image    %-13s %s", seconds(time.Since(began)), step)
 	})
 	if err != nil {
 		return lifecycle.Image{}, err
@@ -35,11 +36,12 @@ func (s *session) image(ctx context.Context) (lifecycle.Image, error) {
 }
 
 // imageDigest is what a plan can say of the image without building it.
-func (s *session) imageDigest() string {
-	if i, ok, err := image.Find(s.imageOptions()); err == nil && ok {
-		return i.SHA256
+func (s *session) imageDigest() (string, error) {
+	i, err := image.Find(s.imageOptions())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	return ""
+	return i.SHA256, err
 }
 
 type imageBlob image.Image

@@ -115,7 +115,7 @@ func (a *app) dialer() (dial.Dialer, error) { return dial.New(a.env.Getenv(dial.
 
 func (a *app) pace() (pace.Pace, error) { return pace.Parse(a.env.Getenv(pace.EnvPace)) }
 
-// who is the person at this machine, for certificates, the lock and the audit log.
+// who is the person at this machine, for the lock and the audit log.
 func who() (name, host string) {
 	name, host = "operator", "localhost"
 	if u, err := user.Current(); err == nil {
@@ -125,6 +125,21 @@ func who() (name, host string) {
 		host = h
 	}
 	return name, host
+}
+
+// operatorName is who, as certificates take it: a DNS label.
+func operatorName() string {
+	name, host := who()
+	label := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, name+"-"+host)
+	return strings.Trim(label[:min(len(label), 63)], "-")
 }
 
 // besideExecutable finds a file shipped next to the fleet binary.

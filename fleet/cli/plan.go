@@ -22,7 +22,7 @@ func (a *app) planCommand() *cobra.Command {
 }
 
 func (a *app) runPlan(ctx context.Context, pops []string) (err error) {
-	s, err := a.open(ctx, "plan", pops, true)
+	s, err := a.open(ctx, "plan", pops, needs{lock: true, providers: true})
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,11 @@ func (s *session) propose(ctx context.Context, nodes []lifecycle.Node) ([]lifecy
 		return nil, err
 	}
 	d.Compiler = c
-	return lifecycle.Propose(ctx, d, nodes, s.imageDigest())
+	image, err := s.imageDigest()
+	if err != nil {
+		return nil, err
+	}
+	return lifecycle.Propose(ctx, d, nodes, image)
 }
 
 func (p plan) empty() bool {
@@ -141,7 +145,7 @@ func (p plan) printNode(out *printer, n lifecycle.Proposal) {
 		return
 	}
 	for i, op := range n.Plan {
-		line := op.Describe()
+		line := strings.TrimPrefix(op.Describe(), n.Node.Name+": ")
 		if op.Erases {
 			line = out.paint(red, line)
 		}

@@ -92,6 +92,7 @@ func (p *progress) object(e stack.Event) {
 		return
 	}
 	p.set(name, "objects", strings.TrimSpace(what+" "+e.Waiting), time.Now())
+	p.line(name).final = e.Phase == "done"
 }
 
 // node hears of one node's life.

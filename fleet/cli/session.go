@@ -38,9 +38,14 @@ type session struct {
 	logFile *os.File
 }
 
-// open opens the folder and takes the lock; a second run is told who holds it. A verb that must work without the
-// provider's token, when only the machines are left, does without providers.
-func (a *app) open(ctx context.Context, verb string, args []string, providers bool) (_ *session, err error) {
+// needs say what a verb cannot do without.
+type needs struct {
+	lock      bool // it changes something, or its answer must not be of a moment when another run does
+	providers bool // it asks a provider's API, so it needs the token
+}
+
+// open opens the folder. A second run that needs the lock is told who holds it.
+func (a *app) open(ctx context.Context, verb string, args []string, need needs) (_ *session, err error) {
 	s := &session{app: a, verb: verb, run: newRunID()}
 	defer func() {
 		if err != nil {
@@ -54,11 +59,13 @@ func (a *app) open(ctx context.Context, verb string, args []string, providers bo
 		return nil, err
 	}
 	command := strings.Join(append([]string{"fleet", verb}, args...), " ")
-	if s.lock, err = runlock.Acquire(a.path(".fleet"), runlock.Me(command)); err != nil {
-		if errors.As(err, new(*runlock.ErrHeld)) {
-			return nil, exit(CodeLocked, err)
+	if need.lock {
+		if s.lock, err = runlock.Acquire(a.path(".fleet"), runlock.Me(command)); err != nil {
+			if errors.As(err, new(*runlock.ErrHeld)) {
+				return nil, exit(CodeLocked, err)
+			}
+			return nil, err
 		}
-		return nil, err
 	}
 	if s.vault, err = a.openVault(ctx); err != nil {
 		return nil, err
@@ -69,7 +76,7 @@ func (a *app) open(ctx context.Context, verb string, args []string, providers bo
 	if err := s.openRecords(ctx, command); err != nil {
 		return nil, err
 	}
-	if providers {
+	if need.providers {
 		s.clouds, err = s.openClouds(ctx)
 	}
 	return s, err
@@ -87,8 +94,10 @@ func (s *session) openRecords(ctx context.Context, command string) (err error) {
 	if s.journal, err = journal.Open(s.app.path(".fleet", "journal.db")); err != nil {
 		return err
 	}
-	if _, err := s.journal.Interrupt(ctx, s.run); err != nil {
-		return err
+	if s.lock != nil {
+		if _, err := s.journal.Interrupt(ctx, s.run); err != nil {
+			return err
+		}
 	}
 	name, host := who()
 	s.audit, err = s.journal.Audit(ctx, journal.Call{Who: name + "@" + host, PID: os.Getpid(), Verb: s.verb, Command: command})
@@ -166,14 +175,17 @@ func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 	if err != nil {
 		return lifecycle.Deps{}, err
 	}
-	name, host := who()
 	return lifecycle.Deps{
-		Fleet: s.fleet.Name, Operator: name + "@" + host, Run: s.run,
+		Fleet: s.fleet.Name, Operator: operatorName(), Run: s.run,
 		Provider: s.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
 		Image: s.image, Agent: agent, Dial: d, Pace: s.pace, Log: s.log, Progress: progress,
+		Poll: min(longestPoll, s.pace.Of(longestPoll)),
 		Serving: s.servingProbe(d),
 	}, nil
 }
+
+// longestPoll is between two looks at a machine that is waited for; quicker machines are looked at more often.
+const longestPoll = 2 * time.Second
 
 // provider is a driver with power over machines where there is a token, and what the vault remembers where not.
 func (s *session) provider(name string) (lifecycle.Provider, error) {

@@ -138,8 +138,7 @@ func writeCredentials(v *vault.Vault, dir string) error {
 	if err != nil {
 		return err
 	}
-	name, host := who()
-	cert, err := v.SignOperator(key, name+"@"+host, sshCertificateLife)
+	cert, err := v.SignOperator(key, operatorName(), sshCertificateLife)
 	if err != nil {
 		return err
 	}

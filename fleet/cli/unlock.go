@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"popfleet/fleet/controller"
 	"popfleet/provision/lifecycle"
 )
 
@@ -20,7 +21,7 @@ func (a *app) unlockCommand() *cobra.Command {
 }
 
 func (a *app) runUnlock(ctx context.Context, name string) (err error) {
-	s, err := a.open(ctx, "unlock", []string{name}, false)
+	s, err := a.open(ctx, "unlock", []string{name}, needs{})
 	if err != nil {
 		return err
 	}
@@ -35,6 +36,7 @@ func (a *app) runUnlock(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
+	d.Lease = controller.NodeLease(a.path(".fleet"), "fleet unlock "+name)
 	r, err := lifecycle.Unlock(ctx, d, lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
 	show.stop()
 	if err != nil {

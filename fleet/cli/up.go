@@ -27,7 +27,7 @@ func (a *app) upCommand() *cobra.Command {
 }
 
 func (a *app) runUp(ctx context.Context, pops []string, yes bool) (err error) {
-	s, err := a.open(ctx, "up", pops, true)
+	s, err := a.open(ctx, "up", pops, needs{lock: true, providers: true})
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (s *session) upObjects(ctx context.Context, show *progress) (stack.Result, 
 	}
 	began := time.Now()
 	result, err := stack.Up(ctx, options, wanted, show.object)
-	show.object(stack.Event{Key: "stack", Phase: "done", Waiting: fmt.Sprintf("%d object(s) in %s", len(result.Changes), time.Since(began).Round(time.Second))})
+	show.object(stack.Event{Key: "all", Phase: "done", Waiting: fmt.Sprintf("%d object(s) in %s", len(result.Changes), time.Since(began).Round(time.Second))})
 	return result, err
 }
 
