@@ -117,9 +117,7 @@ func (a *agent) report(ctx context.Context) {
 		if time.Until(next) < 0 { // the machine slept or was busy: no burst to catch up
 			next = time.Now()
 		}
-		if !wait(ctx, time.Until(next), nil) {
-			return
-		}
+		wait(ctx, time.Until(next), nil)
 	}
 }
 

@@ -387,3 +387,19 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// A look that takes longer than the interval must delay reports, never end them.
+func TestAHangingServiceDelaysReportsOnly(t *testing.T) {
+	a := mtlstest.New(t)
+	heard := startController(t, a, main1, "127.0.0.1:0")
+	path := filepath.Join(socketDir(t), "s")
+	hanging, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Close()
+	c := agentConfig(t, a, heard.address)
+	c.Services = []collect.Service{{Name: "app", Control: path}}
+	startAgent(t, c, fakeRoot(t, "boot-1"))
+	eventually(t, "a second report", func() bool { return len(heard.seqs()) >= 2 })
+}

@@ -97,8 +97,9 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		batch := l.spool.Take(l.address, limit, batchRawBytes)
 		if len(batch) == 0 {
-			if !wait(ctx, -1, l.woken) {
-				return
+			select {
+			case <-ctx.Done():
+			case <-l.woken:
 			}
 			continue
 		}
@@ -285,19 +286,13 @@ func (l *link) status() linkStatus {
 	return s
 }
 
-// wait returns after d (negative: never), or when woken, or when ctx ends; false then.
-func wait(ctx context.Context, d time.Duration, woken <-chan struct{}) bool {
-	var after <-chan time.Time
-	if d >= 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		after = t.C
-	}
+// wait returns after d, or when woken, or when ctx ends.
+func wait(ctx context.Context, d time.Duration, woken <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
-	case <-after:
+	case <-t.C:
 	case <-woken:
 	}
-	return true
 }
