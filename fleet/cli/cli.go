@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -56,8 +57,11 @@ func Run(ctx context.Context, args []string, env Env) int {
 	root.SetErr(env.Stderr)
 	root.SetIn(env.Stdin)
 	err := root.ExecuteContext(ctx)
-	if a.out == nil {
-		a.out = newPrinter(env, a.json)
+	if a.out == nil { // cobra turned the command line down before it read the flags
+		a.out = newPrinter(env, a.json || slices.Contains(args, "--json"))
+		if err != nil && !strings.Contains(err.Error(), "hint:") {
+			err = fmt.Errorf("%s\n  hint: fleet --help lists the verbs", strings.TrimSpace(err.Error()))
+		}
 	}
 	if err != nil && ctx.Err() != nil && !errors.As(err, new(*exitError)) {
 		err = exit(CodeInterrupted, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -21,9 +22,13 @@ func checkClock(ctx context.Context, endpoint string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return fmt.Errorf("the provider's endpoint %q is no address of an API; expected https://HOST/v1\n  hint: it comes from providers.….endpoint in fleet.yaml or from %s; without both it is the provider's own", endpoint, envEndpoint)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, endpoint, nil)
 	if err != nil {
-		return fmt.Errorf("endpoint %q: %w", endpoint, err)
+		return err
 	}
 	before := time.Now()
 	res, err := http.DefaultClient.Do(req)

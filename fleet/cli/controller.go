@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +17,9 @@ import (
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 )
+
+// lookEvery is the time between two looks at a silent node, at real pace: a locked node waits at most this much longer.
+const lookEvery = 500 * time.Millisecond
 
 func (a *app) controllerCommand() *cobra.Command {
 	var name, listen string
@@ -53,7 +59,10 @@ func (a *app) runController(ctx context.Context, name, listen string) (err error
 		Log:       slog.New(slog.NewJSONHandler(a.env.Stderr, nil)),
 		Listening: func(at net.Addr) { a.out.say("controller %s of fleet %s listens on %s", me.Name, s.fleet.Name, at) },
 	}
-	err = controller.Run(ctx, controller.Config{Listen: listen, Dir: a.path(".fleet")}, deps)
+	err = controller.Run(ctx, controller.Config{Listen: listen, Dir: a.path(".fleet"), Poll: lookEvery}, deps)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w\n  hint: does a controller run already? --listen takes another address; the agents dial %s", err, me.Address)
+	}
 	if err == nil && ctx.Err() != nil {
 		a.out.say("controller stopped")
 	}

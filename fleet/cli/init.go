@@ -34,13 +34,13 @@ func (a *app) runInit(ctx context.Context, name, domain string) error {
 	if err := os.MkdirAll(a.dir, 0o755); err != nil {
 		return err
 	}
+	if err := a.makeVault(ctx, name); err != nil { // first: a passphrase that is refused leaves the folder as it was
+		return err
+	}
 	if err := a.writeNew("fleet.yaml", text); err != nil {
 		return err
 	}
 	if err := a.writeNew(".gitignore", []byte("# the journal and Pulumi's state are this machine's; secrets/ is encrypted and safe to commit\n/.fleet/\n/releases/\n")); err != nil {
-		return err
-	}
-	if err := a.makeVault(ctx, name); err != nil {
 		return err
 	}
 	a.out.say("next: edit fleet.yaml, set %s, then `%s`", envToken, a.again("plan"))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"popfleet/fleet/controller"
 	"popfleet/internal/journal"
 	"popfleet/internal/pace"
 	"popfleet/internal/runlock"
@@ -179,8 +180,8 @@ func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 		Fleet: s.fleet.Name, Operator: operatorName(), Run: s.run,
 		Provider: s.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
 		Image: s.image, Agent: agent, Dial: d, Pace: s.pace, Log: s.log, Progress: progress,
-		Poll: min(longestPoll, s.pace.Of(longestPoll)),
-		Serving: s.servingProbe(d),
+		Poll:    min(longestPoll, s.pace.Of(longestPoll)),
+		Serving: s.servingProbe(d), Lease: controller.NodeLease(s.app.path(".fleet"), "fleet "+s.verb),
 	}, nil
 }
 
@@ -215,7 +216,7 @@ func (s *session) scanRelease() (spec.Release, release.Sources, error) {
 	}
 	r, sources, err := release.Scan(dir)
 	if err != nil {
-		return r, sources, fmt.Errorf("release %s: %w\n  hint: put the services' binaries there (bin/fleet-transport, …), or set release in fleet.yaml", dir, err)
+		return r, sources, fmt.Errorf("%w\n  hint: put the services' binaries there (bin/fleet-transport, …), or set release in fleet.yaml", err)
 	}
 	return r, sources, nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"popfleet/fleet/controller"
 	"popfleet/provision/lifecycle"
 )
 
@@ -36,7 +35,6 @@ func (a *app) runUnlock(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	d.Lease = controller.NodeLease(a.path(".fleet"), "fleet unlock "+name)
 	r, err := lifecycle.Unlock(ctx, d, lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
 	show.stop()
 	if err != nil {

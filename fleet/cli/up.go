@@ -3,8 +3,11 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +55,7 @@ func (a *app) confirm(yes bool, question, word string) error {
 		return nil
 	}
 	if !a.env.Terminal {
-		return fmt.Errorf("there is no terminal to ask %q on; nothing was done\n  hint: --yes", question)
+		return fmt.Errorf("there is no terminal to ask %q on; nothing was done\n  hint: --yes answers it beforehand", question)
 	}
 	fmt.Fprintf(a.env.Stderr, "%s Type %q: ", question, word)
 	line, err := bufio.NewReader(a.env.Stdin).ReadString('\n')
@@ -123,11 +126,31 @@ func (s *session) bringUp(ctx context.Context, nodes []lifecycle.Node, addresses
 	return lifecycle.Up(ctx, d, nodes)
 }
 
+// sayFailed prints why a node's run stopped, the machine's last lines, and what to do next.
+func (s *session) sayFailed(err error) {
+	out := s.app.out
+	out.say("%s %v", out.paint(red, "✗"), err)
+	var e *lifecycle.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	for _, line := range e.Log[max(0, len(e.Log)-shownLog):] {
+		out.say("    | %s", line)
+	}
+	if e.Next != "" {
+		out.say("    next: %s", e.Next)
+	}
+}
+
+// shownLog is how many of a machine's last lines are shown when it fails; .fleet/log.jsonl has more.
+const shownLog = 8
+
 // conclude says how every node ended and which exit code that is.
 func (s *session) conclude(results []lifecycle.Result, failed map[string]error, pops []string) error {
 	out := s.app.out
 	bad := 0
-	for node, err := range failed {
+	for _, node := range slices.Sorted(maps.Keys(failed)) {
+		err := failed[node]
 		bad++
 		name := node
 		if name == "" {
@@ -139,7 +162,7 @@ func (s *session) conclude(results []lifecycle.Result, failed map[string]error, 
 	for _, r := range results {
 		if r.Err != nil {
 			bad++
-			out.say("%s %s: %v", out.paint(red, "✗"), r.Node, r.Err)
+			s.sayFailed(r.Err)
 			out.event("result", r.Node, map[string]any{"stage": r.Stage, "took_sec": r.Took.Seconds(), "error": r.Err.Error()})
 			continue
 		}

@@ -150,12 +150,16 @@ func ended(res sql.Result, err error, what string, id int64) error {
 	return nil
 }
 
+// BesideLock begins the ids of runs that work without the run lock, such as a controller's: they are alive while another
+// run holds it, and end their own steps.
+const BesideLock = "controller-"
+
 // Interrupt ends every open step of other runs than run as Interrupted and returns how many there were. Call it with
 // the run lock held: then no other run is alive.
 func (j *Journal) Interrupt(ctx context.Context, run string) (int64, error) {
 	res, err := j.db.ExecContext(ctx, `
 		UPDATE steps SET ended = ?, status = 'interrupted', error = 'the run ended without saying how'
-		WHERE status = 'doing' AND run <> ?`, micros(j.now()), run)
+		WHERE status = 'doing' AND run <> ? AND run NOT LIKE ?`, micros(j.now()), run, BesideLock+"%")
 	if err != nil {
 		return 0, fmt.Errorf("journal interrupted steps: %w", err)
 	}
