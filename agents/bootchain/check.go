@@ -9,6 +9,9 @@ import (
 	"regexp"
 )
 
+// MountBoot is the command that has /boot mounted when it ends; systemd does not wait for it at boot.
+func MountBoot() []string { return []string{"systemctl", "start", "boot.mount"} }
+
 // Check tells whether the system at root would come back from a reboot as far as files can tell: GRUB's configuration,
 // and for its first entry the kernel, the generic initramfs and the per-node part, none of them empty or cut.
 func Check(root string) error {

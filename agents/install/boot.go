@@ -17,8 +17,8 @@ import (
 	"popfleet/playbooks/spec"
 )
 
-// emulatedArgs spare an emulated processor what protects a real one.
-const emulatedArgs = "set extra=\"mitigations=off nokaslr no_timer_check tsc=reliable\"\n"
+// emulatedArgs spare an emulated processor what protects a real one, and give its services the time they need.
+const emulatedArgs = "set extra=\"mitigations=off nokaslr no_timer_check tsc=reliable systemd.default_timeout_start_sec=600\"\n"
 
 // boot makes the host keys, the per-node part of the initramfs and the boot loaders of every disk.
 func (j *job) boot(context.Context) error {

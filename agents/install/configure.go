@@ -76,7 +76,9 @@ func (j *job) machineID() error {
 	return os.WriteFile(path, []byte(hex.EncodeToString(id[:])+"\n"), 0o444)
 }
 
-// fstab mounts /boot by label: it is the same whether it is a partition or an array. The ESPs are not mounted: nothing
+// fstab mounts /boot by label: it is the same whether it is a partition or an array. A /boot that comes late or never
+// must not keep the node from coming up (systemd would end in an emergency shell that nobody can enter); what needs it
+// asks for it, and no reboot is done without it. The ESPs are not mounted: nothing
 // on a node writes to them. /run/fleet is a mount of its own because the initramfs leaves /run with noexec, and the agent
 // that an operator brings along runs from there.
 func (j *job) fstab() string {
@@ -86,7 +88,7 @@ func (j *job) fstab() string {
 		options += ",noinit_itable" // filling the inode tables takes a real machine seconds, an emulated one minutes
 	}
 	fmt.Fprintf(&b, "/dev/mapper/%s / ext4 %s 0 1\n", mapping, options)
-	fmt.Fprintf(&b, "LABEL=%s /boot ext4 noatime,nodev,nosuid,noexec 0 0\n", disk.NameBoot)
+	fmt.Fprintf(&b, "LABEL=%s /boot ext4 noatime,nodev,nosuid,noexec,nofail,x-systemd.device-timeout=10min 0 0\n", disk.NameBoot)
 	b.WriteString("tmpfs /run/fleet tmpfs nodev,nosuid,mode=0700,size=128m 0 0\n")
 	return b.String()
 }

@@ -29,7 +29,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpInstall: install.Handler{Host: host}.Serve,
 		spec.OpSeal:    sealer.Seal,
 		spec.OpWipe:    sealer.Wipe,
-		spec.OpReboot:  reboot{host, sealer.Slots, bootchain.RebootSoon}.serve,
+		spec.OpReboot:  reboot{host, sealer.Slots, command.System{}, bootchain.RebootSoon}.serve,
 	}
 	maps.Copy(all, apply.Handlers(apply.Default(log)))
 	return all

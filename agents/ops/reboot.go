@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"popfleet/agents/bootchain"
+	"popfleet/agents/command"
 	"popfleet/agents/exchange"
 	"popfleet/agents/facts"
 	"popfleet/playbooks/spec"
@@ -15,6 +16,7 @@ import (
 type reboot struct {
 	host  facts.Host
 	slots func(context.Context) (int, error) // active key slots of the root's device
+	run   command.Runner
 	act   func() error
 }
 
@@ -32,6 +34,9 @@ func (r reboot) serve(ctx context.Context, _ json.RawMessage, _ exchange.Session
 const CodeNotBootable = "not_bootable"
 
 func (r reboot) wouldComeBack(ctx context.Context) error {
+	if _, err := r.run.Run(ctx, command.Cmd{Argv: bootchain.MountBoot()}); err != nil {
+		return err
+	}
 	if err := bootchain.Check("/" + r.host.Root); err != nil {
 		return err
 	}

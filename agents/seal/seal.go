@@ -199,6 +199,9 @@ func (j *job) taken(ctx context.Context, slot int) (bool, error) {
 // proven to be bootable; sshd takes the new key by a reload, which keeps this connection.
 func (j *job) hostKeys(ctx context.Context) error {
 	root := filepath.Join("/", j.h.Host.Root)
+	if _, err := j.h.Run.Run(ctx, command.Cmd{Argv: bootchain.MountBoot()}); err != nil {
+		return err
+	}
 	if err := j.keys.initramfs.Save(filepath.Join(root, hostkey.InitramfsFile)); err != nil {
 		return err
 	}

@@ -52,7 +52,9 @@ func (d *luksDevice) Run(_ context.Context, c command.Cmd) ([]byte, error) {
 		}
 	}
 	if c.Argv[0] == "systemctl" {
-		d.reloads++
+		if c.Argv[1] == "reload" {
+			d.reloads++
+		}
 		return nil, nil
 	}
 	secret := func(i int) string { return string(c.Secrets[i]) }
