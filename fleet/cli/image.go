@@ -22,8 +22,14 @@ func (s *session) imageOptions() image.Options {
 	return image.Options{CacheDir: dir}
 }
 
-// image gives lifecycle the base image, built on this machine when the cache has none.
+// image gives lifecycle the base image; all nodes share one.
 func (s *session) image(ctx context.Context) (lifecycle.Image, error) {
+	s.imageOnce.Do(func() { s.imageFound, s.imageErr = s.ensureImage(ctx) })
+	return s.imageFound, s.imageErr
+}
+
+// ensureImage builds the image on this machine when the cache has none.
+func (s *session) ensureImage(ctx context.Context) (lifecycle.Image, error) {
 	began := time.Now()
 	i, err := image.Ensure(ctx, s.imageOptions(), func(step string) {
 		s.app.out.event("image", "", map[string]any{"step": step, "after_sec": time.Since(began).Seconds()})

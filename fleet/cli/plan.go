@@ -103,6 +103,13 @@ func (p plan) empty() bool {
 	return len(p.objects) == 0 && !slices.ContainsFunc(p.proposals, func(n lifecycle.Proposal) bool { return len(n.Plan) > 0 })
 }
 
+// erases says that some disk will be installed, so that the image is needed.
+func (p plan) erases() bool {
+	return slices.ContainsFunc(p.proposals, func(n lifecycle.Proposal) bool {
+		return slices.ContainsFunc(n.Plan, func(o lifecycle.Operation) bool { return o.Erases })
+	})
+}
+
 // err is why some node could not be looked at, or must not be touched.
 func (p plan) err() error {
 	var failed []string

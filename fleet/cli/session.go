@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"popfleet/fleet/controller"
@@ -37,6 +38,11 @@ type session struct {
 	pace    pace.Pace
 	log     *slog.Logger
 	logFile *os.File
+
+	imageOnce  sync.Once
+	imageFound lifecycle.Image
+	imageErr   error
+	imaging    sync.WaitGroup // a build begun ahead of its need
 }
 
 // needs say what a verb cannot do without.
@@ -107,6 +113,7 @@ func (s *session) openRecords(ctx context.Context, command string) (err error) {
 
 // close lets go of everything; code is what the audit log says of the run.
 func (s *session) close(ctx context.Context, code int) {
+	s.imaging.Wait()
 	if s.clouds != nil {
 		s.clouds.close()
 	}

@@ -68,6 +68,12 @@ func (a *app) confirm(yes bool, question, word string) error {
 func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 	show := newProgress(s.app.out, s.app.env.Terminal)
 	defer show.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if p.erases() {
+		// Built while servers are rented and rescue systems boot; whoever needs it first waits for the rest.
+		s.imaging.Go(func() { _, _ = s.image(ctx) }) // its error is told to the node that needs it
+	}
 	failed := map[string]error{}
 	if len(p.objects) > 0 {
 		result, err := s.upObjects(ctx, show)
