@@ -1,40 +1,17 @@
-// fleet-store runs a node's embedded database.
+// fleet-store is a node's embedded database. See package popfleet/cmd/fleet-store/store.
 package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"popfleet/cmd/fleet-store/store"
-	"popfleet/internal/version"
+	"popfleet/internal/daemon"
 )
 
 func main() {
-	config := flag.String("config", "/etc/fleet/store.json", "configuration `file`")
-	check := flag.Bool("check", false, "validate the configuration and exit")
-	show := flag.Bool("version", false, "print the version and exit")
-	flag.Parse()
-	if *show {
-		fmt.Println(version.Version)
-		return
-	}
-	if err := run(*config, *check); err != nil {
-		fmt.Fprintf(os.Stderr, "fleet-store: %v\n", err)
-		os.Exit(1)
-	}
-}
-
-func run(path string, check bool) error {
-	c, err := store.Load(path)
-	if err != nil || check {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return store.Run(ctx, c, slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil)
+	daemon.Daemon[store.Config]{Name: "fleet-store", Config: "/etc/fleet/store.json", Load: store.Load,
+		Run: func(ctx context.Context, c store.Config, log *slog.Logger) error {
+			return store.Run(ctx, c, log.With("service", "store"), nil)
+		}}.Main()
 }

@@ -6,14 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the database driver
-
 	"popfleet/agents"
+	"popfleet/internal/sqlitefile"
 )
 
 // store is controller.db: one row per node with its last report and the state of its lock. It may be deleted: then
@@ -32,61 +28,11 @@ CREATE TABLE nodes (
 ) WITHOUT ROWID`
 
 func openStore(path string) (*store, error) {
-	s, err := tryStore(path)
+	db, err := sqlitefile.Open(path, sqlitefile.Kind{Schema: storeSchema, Version: storeVersion, Writer: "controller", Durability: sqlitefile.Relaxed})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w (it holds last reports only: a damaged one can be moved away)", path, err)
 	}
-	return s, nil
-}
-
-func tryStore(path string) (*store, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	f.Close()
-	// NORMAL: a power cut may lose the last second, never the file.
-	pragmas := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)"}, "_txlock": {"immediate"}}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: pragmas.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1)
-	if err := migrate(db); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
 	return &store{db}, nil
-}
-
-func migrate(db *sql.DB) error {
-	tx, err := db.Begin()
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // after Commit it does nothing
-	var have int
-	if err := tx.QueryRow(`PRAGMA user_version`).Scan(&have); err != nil {
-		return err
-	}
-	switch have {
-	case storeVersion:
-		return nil
-	case 0:
-	default:
-		return fmt.Errorf("written by a later controller (schema %d, this build knows %d)", have, storeVersion)
-	}
-	if _, err := tx.Exec(storeSchema + fmt.Sprintf("; PRAGMA user_version = %d", storeVersion)); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 func (s *store) close() error { return s.db.Close() }

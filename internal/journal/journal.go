@@ -12,10 +12,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
+
+	"popfleet/internal/sqlitefile"
 )
 
 // Journal is an open journal. Its methods may be called from several goroutines, and several processes may have the
@@ -25,50 +24,16 @@ type Journal struct {
 	now func() time.Time
 }
 
-// schemaVersion is kept in the file's user_version; a file of a later version is refused.
-const schemaVersion = 1
-
 // writeTimeout bounds the recording of an end, which happens even when the run is being stopped.
 const writeTimeout = 10 * time.Second
 
 // Open opens the journal at path, made when absent, readable by its owner only.
 func Open(path string) (*Journal, error) {
-	j, err := open(path)
+	db, err := sqlitefile.Open(path, sqlitefile.Kind{Schema: schema, Version: schemaVersion, Writer: "fleet", Durability: sqlitefile.Synced})
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w (a journal that is damaged can be moved away; the fleet is observed anew)", path, err)
 	}
-	return j, nil
-}
-
-func open(path string) (*Journal, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	// SQLite gives its other files (-wal, -shm) the mode of this one.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	f.Close()
-	db, err := sql.Open("sqlite", dsn(path))
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1) // one writer; a second connection of ours could only wait for the first
-	if err := prepare(db); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
 	return &Journal{db: db, now: time.Now}, nil
-}
-
-func dsn(path string) string {
-	pragmas := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
-	u := url.URL{Scheme: "file", Path: path, RawQuery: pragmas.Encode()}
-	return u.String()
 }
 
 // Close closes the journal. Steps that did not end stay open, see [Journal.Interrupt].

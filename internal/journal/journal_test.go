@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
 )
 
 func newJournal(t *testing.T) (*Journal, string) {

@@ -4,6 +4,7 @@ package pace
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -19,7 +20,7 @@ const (
 	Emulated Pace = 4
 )
 
-// Parse reads real, kvm or emulated; empty is real.
+// Parse reads real, kvm, emulated or a factor for machines of another kind, 0.01 to 100; empty is real.
 func Parse(s string) (Pace, error) {
 	switch s {
 	case "", "real", "kvm":
@@ -27,7 +28,10 @@ func Parse(s string) (Pace, error) {
 	case "emulated":
 		return Emulated, nil
 	}
-	return 0, fmt.Errorf("%s %q: expected real, kvm or emulated", EnvPace, s)
+	if f, err := strconv.ParseFloat(s, 64); err == nil && f >= 0.01 && f <= 100 {
+		return Pace(f), nil
+	}
+	return 0, fmt.Errorf("%s %q: expected real, kvm, emulated or a factor from 0.01 to 100", EnvPace, s)
 }
 
 // Of is d at this pace.

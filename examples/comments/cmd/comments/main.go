@@ -3,39 +3,17 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"popfleet/examples/comments"
-	"popfleet/internal/version"
+	"popfleet/internal/daemon"
 )
 
 func main() {
-	config := flag.String("config", "/etc/fleet/app.json", "configuration `file`")
-	check := flag.Bool("check", false, "validate the configuration and exit")
-	show := flag.Bool("version", false, "print the version and exit")
-	flag.Parse()
-	if *show {
-		fmt.Println(version.Version)
-		return
-	}
-	if err := run(*config, *check); err != nil {
-		fmt.Fprintf(os.Stderr, "comments: %v\n", err)
-		os.Exit(1)
-	}
-}
-
-func run(path string, check bool) error {
-	c, err := comments.Load(path, os.Getenv)
-	if err != nil || check {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("service", "app", "node", c.Node)
-	return comments.Run(ctx, c, log, nil)
+	daemon.Daemon[comments.Config]{Name: "comments", Config: "/etc/fleet/app.json",
+		Load: func(path string) (comments.Config, error) { return comments.Load(path, os.Getenv) },
+		Run: func(ctx context.Context, c comments.Config, log *slog.Logger) error {
+			return comments.Run(ctx, c, log.With("service", "app", "node", c.Node), nil)
+		}}.Main()
 }
