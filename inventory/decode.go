@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -70,7 +71,7 @@ func (d *decoder) structure(field string, n ast.Node, into reflect.Value) {
 	ok := d.entries(field, n, func(key, child string, value ast.Node) {
 		f, known := fields.find(key)
 		if !known {
-			d.add(child, "unknown key", nearest(key, fields.names()))
+			d.add(child, "unknown key", cmp.Or(nearest(key, fields.names()), "want one of "+strings.Join(fields.names(), ", ")))
 			return
 		}
 		said[key] = value.Type() != ast.NullType
