@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,9 +32,16 @@ func Preview(ctx context.Context, o Options, w Wanted) (Changes, error) {
 		optpreview.SuppressProgress(), optpreview.SuppressOutputs(), optpreview.Color("never")}
 	_, cliErr := r.stack.Preview(ctx, opts...)
 	res := r.finish(ctx, Wanted{}, cliErr)
+	// The engine works side by side and meets objects in any order; what is printed is compared by people and scripts.
+	slices.SortStableFunc(res.Changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(slices.Index(kindOrder, a.Kind), slices.Index(kindOrder, b.Kind)), strings.Compare(a.Key, b.Key))
+	})
 	changes := append(res.Changes, r.deletions(w, res.Changes)...)
 	return changes, errors.Join(res.Err(), r.refuseDeletes(w))
 }
+
+// kindOrder is the order in which objects need each other.
+var kindOrder = []string{"SSHKey", "Firewall", "Network", "PlacementGroup", "Server", "ReverseDNS"}
 
 // Up brings the provider to w. The error is about the run as a whole; what failed for one node is in Result.Errors, and
 // the servers of the others are in Result.Servers all the same. It is safe to cancel, to kill and to repeat.
