@@ -66,10 +66,11 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Node)
-	if e.Op != "" {
+	cause := e.Err.Error()
+	if e.Op != "" && !strings.HasPrefix(cause, string(e.Op)+":") {
 		fmt.Fprintf(&b, ": %s", e.Op)
 	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	fmt.Fprintf(&b, ": %s", cause)
 	if e.Waiting != "" && !e.Since.IsZero() {
 		fmt.Fprintf(&b, " (waited for %s since %s)", e.Waiting, e.Since.Format("15:04:05"))
 	}

@@ -98,10 +98,17 @@ func (n *node) failed(stage Stage, err error) *Error {
 	return e
 }
 
+// advice is what has to be different before the same command can succeed.
+var advice = map[string]string{
+	spec.CodeDiskTooSmall: "take a machine with a larger disk, or lower disks.min_gb in fleet.yaml",
+	spec.CodeWrongDisk:    "find out whose disk it is",
+}
+
 // next is the command that goes on after err.
 func (n *node) next(err error) string {
 	var wrong *remote.HostKeyError
 	var unlock *remote.UnlockError
+	var told *spec.Error
 	again := "fleet up " + n.name
 	if pop := n.want.Node.PoP; pop != "" {
 		again = "fleet up " + pop
@@ -111,6 +118,8 @@ func (n *node) next(err error) string {
 		return "look at the machine's console at the provider before anything else; when its own key answers again: " + again
 	case errors.As(err, &unlock) && unlock.Outcome == remote.WrongKey:
 		return "open it at the console with its recovery key, then: " + again
+	case errors.As(err, &told) && advice[told.Code] != "":
+		return advice[told.Code] + ", then: " + again
 	}
 	return again
 }
