@@ -64,8 +64,10 @@ bench: ## figures beside their bars
 	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./lab/e2e ./transport/... ./dns/...
 
 .PHONY: e2e
-e2e: build tools prerequisites ## real machines: the demo's path with its figures, faults, power cuts (root, about half an hour)
+e2e: build tools ## real machines: the demo's path with its figures, faults, power cuts (root, about half an hour)
+	@scripts/prerequisites tests
 	@echo "machine tests; the lab says below whether it emulates"
+	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 15m ./lab/netns/... ./examples/comments/...
 	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 70m -v -run '$(or $(RUN),TestMachines)' ./lab/e2e
 
 .PHONY: demo

@@ -119,14 +119,15 @@ func (w *site) entries(t *testing.T, f journal.Filter) []journal.Entry {
 	return entries
 }
 
-// wipedOnce counts how often each disk was erased, by the installers' own account: the markers on the disks.
+// wipedOnce counts how often each disk was erased, by the installers' own account: a worker that finds its marker on a
+// disk erases nothing and says so. (On scripted machines the disks themselves count: lifecycle_kill_test.go.)
 func (w *site) wipedOnce(t *testing.T) {
 	t.Helper()
-	runs := map[string]map[string]bool{}
+	wipes, runs := map[string]int{}, map[string]map[string]bool{}
 	for _, e := range w.entries(t, journal.Filter{Op: "install"}) {
 		var evidence struct {
 			Run   string
-			Disks []struct{ Serial, Marker string }
+			Wiped []string
 		}
 		if json.Unmarshal(e.Evidence, &evidence) != nil || evidence.Run == "" {
 			continue
@@ -135,11 +136,22 @@ func (w *site) wipedOnce(t *testing.T) {
 			runs[e.Node] = map[string]bool{}
 		}
 		runs[e.Node][evidence.Run] = true
+		for _, serial := range evidence.Wiped {
+			wipes[serial]++
+		}
 	}
 	for _, n := range []string{"fsn-1", "fsn-2"} {
 		if len(runs[n]) != 1 {
 			t.Errorf("%s was installed by %d runs %v, want exactly one", n, len(runs[n]), runs[n])
 		}
+	}
+	for serial, n := range wipes {
+		if n != 1 {
+			t.Errorf("disk %s was erased %d times, want once", serial, n)
+		}
+	}
+	if len(wipes) != 2 {
+		t.Errorf("%d disks were erased, want 2: %v", len(wipes), wipes)
 	}
 }
 
