@@ -7,15 +7,21 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
-// TestMain removes the binaries that the CLI's tests built.
+// TestMain demands that nothing of a lab or a call outlives the tests, and removes the binaries that they built.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if binaries.dir != "" {
-		_ = os.RemoveAll(binaries.dir) // a folder left in /tmp is no failure
-	}
-	os.Exit(code)
+	// Two dependencies of Pulumi's SDK never end what they start: glog's flusher, and a few gRPC client goroutines per run
+	// of a stack inside the test, which lives in one-shot commands only.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"), goleak.Cleanup(func(code int) {
+			if binaries.dir != "" {
+				_ = os.RemoveAll(binaries.dir) // a folder left in /tmp is no failure
+			}
+			os.Exit(code)
+		}))
 }
 
 // binaries are built once per run of the tests: the real ones, as `make build` makes them.
