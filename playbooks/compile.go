@@ -180,14 +180,14 @@ func (c *compiler) tls(p *Playbook, s *Service) {
 	}
 	cert, key, err := c.in.Secrets.Leaf(s.Name, c.in.Node, names)
 	c.keep(err)
-	restart := []string{"fleet-" + s.Name + ".service"}
+	// No restart for the leaf: every service of ours reads a renewed one by itself, and one renewal is due on all nodes at once.
 	pem := func(ext string, content []byte, secret bool) {
 		c.node.Files = append(c.node.Files, spec.File{Path: "/etc/fleet/tls/" + s.Name + ext, Mode: 0o640, Owner: "root",
-			Group: "fleet-" + s.Name, Content: content, Secret: secret, Restart: restart})
+			Group: "fleet-" + s.Name, Content: content, Secret: secret})
 	}
 	pem(".crt", cert, false)
 	pem(".key", key, true)
-	c.feedCA(restart[0])
+	c.feedCA("fleet-" + s.Name + ".service")
 }
 
 // feedCA restarts the unit when the authority's certificate changes.
