@@ -68,7 +68,8 @@ e2e: build tools ## real machines: the demo's path with its figures, faults, pow
 	@scripts/prerequisites tests
 	@echo "machine tests; the lab says below whether it emulates"
 	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 15m ./lab/netns/... ./examples/comments/...
-	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 70m -v -run '$(or $(RUN),TestMachines)' ./lab/e2e
+	$(SUDO) env "PATH=$$PWD/bin:$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 70m -v \
+	  -run '$(or $(RUN),TestMachines|TestCLI|TestStack)' -skip '$(if $(RUN),^$$,TestCLIKilledAfresh)' ./lab/e2e
 
 .PHONY: demo
 demo: prerequisites build tools ## a lab on this machine and a PoP of two nodes in it, from nothing to serving
