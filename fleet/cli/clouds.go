@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
+	"popfleet/inventory"
 	"popfleet/provision/drivers"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/lifecycle"
@@ -76,10 +79,55 @@ func (s *session) stackOptions() (stack.Options, error) {
 		Driver: s.clouds.hetzner, Log: s.log}, nil
 }
 
-func (s *session) wantedObjects() (stack.Wanted, error) {
+func (s *session) wantedObjects(scope inventory.Fleet) (stack.Wanted, error) {
 	key, err := s.vault.FleetKey()
 	if err != nil {
 		return stack.Wanted{}, err
 	}
-	return stack.Want(*s.fleet, key.Public)
+	return stack.Want(scope, key.Public)
+}
+
+// scope is the fleet as far as this run goes: the PoPs and nodes that were named, all when none was, and whatever has a
+// server already, because what is left out of the provider's objects would be taken down.
+func scope(f inventory.Fleet, named []string, exists map[string][]netip.Addr) inventory.Fleet {
+	if len(named) == 0 {
+		return f
+	}
+	all := f.PoPs
+	f.PoPs = nil
+	for _, pop := range all {
+		var kept []inventory.Node
+		for _, n := range pop.Nodes {
+			if slices.Contains(named, pop.Name) || slices.Contains(named, n.Name) || len(exists[n.Name]) > 0 {
+				kept = append(kept, n)
+			}
+		}
+		if pop.Nodes = kept; len(kept) > 0 {
+			f.PoPs = append(f.PoPs, pop)
+		}
+	}
+	return f
+}
+
+// checkProject refuses a token that sees none of the servers this fleet is known to have: it is most likely another
+// project's, and the fleet would be rented anew beside the one that runs.
+func (s *session) checkProject(exists map[string][]netip.Addr) error {
+	if len(exists) > 0 {
+		return nil
+	}
+	var known []string
+	for _, n := range s.fleet.Resolved() {
+		state, err := s.vault.NodeState(n.Name)
+		if err != nil {
+			return err
+		}
+		if state.ServerID != "" {
+			known = append(known, n.Name+" (server "+state.ServerID+")")
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the API token sees no server of this fleet, though %s existed\n  hint: is it a token of another project? if the servers are gone for good, `%s` forgets them first",
+		strings.Join(known, ", "), s.app.again("down", s.fleet.Name))
 }

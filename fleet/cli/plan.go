@@ -3,12 +3,14 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
+	"popfleet/inventory"
 	"popfleet/provision/lifecycle"
 	"popfleet/provision/stack"
 )
@@ -45,6 +47,7 @@ func (a *app) runPlan(ctx context.Context, pops []string) (err error) {
 type plan struct {
 	objects   stack.Changes
 	proposals []lifecycle.Proposal
+	scope     inventory.Fleet // the part of the fleet that the provider's objects are of
 }
 
 // plan looks at everything side by side and touches nothing.
@@ -54,11 +57,18 @@ func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
 		return plan{}, err
 	}
 	s.app.out.say("looking at %d node(s) and the provider's objects …", len(nodes))
-	var p plan
+	addresses, err := s.addresses(ctx)
+	if err != nil {
+		return plan{}, err
+	}
+	if err := s.checkProject(addresses); err != nil {
+		return plan{}, err
+	}
+	p := plan{scope: scope(*s.fleet, pops, addresses)}
 	var stackErr, nodeErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { p.objects, stackErr = s.previewObjects(ctx) })
-	wg.Go(func() { p.proposals, nodeErr = s.propose(ctx, nodes) })
+	wg.Go(func() { p.objects, stackErr = s.previewObjects(ctx, p.scope) })
+	wg.Go(func() { p.proposals, nodeErr = s.propose(ctx, nodes, addresses) })
 	wg.Wait()
 	if stackErr != nil {
 		return plan{}, fmt.Errorf("look at the provider's objects: %w", stackErr)
@@ -66,23 +76,19 @@ func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
 	return p, nodeErr
 }
 
-func (s *session) previewObjects(ctx context.Context) (stack.Changes, error) {
+func (s *session) previewObjects(ctx context.Context, scope inventory.Fleet) (stack.Changes, error) {
 	options, err := s.stackOptions()
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := s.wantedObjects()
+	wanted, err := s.wantedObjects(scope)
 	if err != nil {
 		return nil, err
 	}
 	return stack.Preview(ctx, options, wanted)
 }
 
-func (s *session) propose(ctx context.Context, nodes []lifecycle.Node) ([]lifecycle.Proposal, error) {
-	addresses, err := s.addresses(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *session) propose(ctx context.Context, nodes []lifecycle.Node, addresses map[string][]netip.Addr) ([]lifecycle.Proposal, error) {
 	d, err := s.deps(nil)
 	if err != nil {
 		return nil, err

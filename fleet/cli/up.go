@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"popfleet/inventory"
 	"popfleet/provision/lifecycle"
 	"popfleet/provision/stack"
 )
@@ -76,7 +77,7 @@ func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 	}
 	failed := map[string]error{}
 	if len(p.objects) > 0 {
-		result, err := s.upObjects(ctx, show)
+		result, err := s.upObjects(ctx, p.scope, show)
 		if err != nil {
 			return fmt.Errorf("the provider's objects: %w\n  go on with: %s", err, s.app.again("up", pops...))
 		}
@@ -104,12 +105,12 @@ func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 	return s.conclude(results, failed, pops)
 }
 
-func (s *session) upObjects(ctx context.Context, show *progress) (stack.Result, error) {
+func (s *session) upObjects(ctx context.Context, scope inventory.Fleet, show *progress) (stack.Result, error) {
 	options, err := s.stackOptions()
 	if err != nil {
 		return stack.Result{}, err
 	}
-	wanted, err := s.wantedObjects()
+	wanted, err := s.wantedObjects(scope)
 	if err != nil {
 		return stack.Result{}, err
 	}
