@@ -3,11 +3,13 @@
 package debian
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Suite is the release that rescue system and image are made of.
@@ -16,10 +18,19 @@ const Suite = "bookworm"
 // EnvMirror names a mirror to use instead, such as a snapshot that pins every version.
 const EnvMirror = "FLEET_DEBIAN_MIRROR"
 
-const defaultMirror = "http://deb.debian.org/debian"
+// What a machine that is not Debian takes.
+const (
+	defaultMirror   = "http://deb.debian.org/debian"
+	defaultSecurity = "http://deb.debian.org/debian-security"
+)
 
-// Mirrors returns the mirror of the suite, and of its security updates where this machine has one.
+const askTimeout = 10 * time.Second
+
+// Mirrors returns the mirror of the suite, and of its security updates; "" when this machine has a mirror of its own and
+// none of those.
 func Mirrors(ctx context.Context) (main, security string) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages").Output()
 	if err == nil {
 		main, security = parseTargets(string(out))
@@ -28,7 +39,7 @@ func Mirrors(ctx context.Context) (main, security string) {
 		return m, security
 	}
 	if main == "" {
-		main = defaultMirror
+		return defaultMirror, defaultSecurity
 	}
 	return main, security
 }
@@ -53,7 +64,19 @@ func parseTargets(targets string) (main, security string) {
 
 func scheme(uri string) string { s, _, _ := strings.Cut(uri, "://"); return s }
 
-// AptSettings is this machine's apt transport configuration (proxies, certificates), as a configuration file.
-func AptSettings(ctx context.Context) ([]byte, error) {
-	return exec.CommandContext(ctx, "apt-config", "dump", "Acquire").Output()
+// AptSettings is how this machine's apt reaches its mirrors (proxies, checks of age), as a configuration file.
+func AptSettings(ctx context.Context) []byte {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
+	if err != nil {
+		return nil // not Debian: apt's own defaults
+	}
+	var keep bytes.Buffer
+	for line := range bytes.Lines(out) {
+		if bytes.HasPrefix(line, []byte("Acquire::")) && !bytes.HasPrefix(line, []byte("Acquire::Changelogs")) {
+			keep.Write(line)
+		}
+	}
+	return keep.Bytes()
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"popfleet/internal/debian"
 	"popfleet/provision/initramfs"
 )
 
@@ -83,7 +84,7 @@ func layOut(ctx context.Context, o Options, work string) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(work, "build.sh"), script, 0o755),
-		os.WriteFile(filepath.Join(work, "apt.conf"), aptSettings(ctx), 0o644))
+		os.WriteFile(filepath.Join(work, "apt.conf"), debian.AptSettings(ctx), 0o644))
 }
 
 func runScript(ctx context.Context, o Options, work, logPath string, progress Progress) error {
@@ -94,10 +95,14 @@ func runScript(ctx context.Context, o Options, work, logPath string, progress Pr
 		return err
 	}
 	defer log.Close()
+	security := ""
+	if o.Security != "" {
+		security = o.Security + " " + o.Suite + "-security"
+	}
 	// A mount namespace of its own: whatever happens to the script, its mounts go with it.
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "private", "sh", filepath.Join(work, "build.sh"))
 	cmd.Env = append(os.Environ(), "WORK="+work, "FILES="+filepath.Join(work, "files"), "SUITE="+o.Suite, "MIRROR="+o.Mirror,
-		"SECURITY="+o.Security+" "+o.Suite+"-security", "KERNEL=linux-image-"+kernelName(o.Flavour), "APTCONF="+filepath.Join(work, "apt.conf"))
+		"SECURITY="+security, "KERNEL=linux-image-"+kernelName(o.Flavour), "APTCONF="+filepath.Join(work, "apt.conf"))
 	cmd.WaitDelay = 10 * time.Second
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w

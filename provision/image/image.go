@@ -22,13 +22,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"popfleet/internal/debian"
 )
 
 // Options say what to build and where to keep it; the zero value is complete.
 type Options struct {
 	Suite    string // Debian release; default bookworm
 	Flavour  string // kernel: cloud (default) or amd64, which has the drivers of bare metal
-	Mirror   string // default: apt's of this machine, then deb.debian.org
+	Mirror   string // default: see internal/debian
 	Security string // mirror of the security suite; default like Mirror
 	CacheDir string // default: popfleet in the user's cache folder
 }
@@ -99,7 +101,7 @@ func Find(o Options) (Image, error) {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	o.Suite = cmp.Or(o.Suite, "bookworm")
+	o.Suite = cmp.Or(o.Suite, debian.Suite)
 	o.Flavour = cmp.Or(o.Flavour, "cloud")
 	if o.Flavour != "cloud" && o.Flavour != "amd64" {
 		return o, fmt.Errorf("image: kernel flavour %q: expected cloud or amd64", o.Flavour)
@@ -117,9 +119,8 @@ func (o Options) withDefaults() (Options, error) {
 // withMirrors asks apt only when an image is built: the question takes it about a second.
 func (o Options) withMirrors(ctx context.Context) Options {
 	if o.Mirror == "" || o.Security == "" {
-		mirror, security := aptMirrors(ctx, o.Suite)
-		o.Mirror = cmp.Or(o.Mirror, mirror, "http://deb.debian.org/debian")
-		o.Security = cmp.Or(o.Security, security, "http://deb.debian.org/debian-security")
+		mirror, security := debian.Mirrors(ctx)
+		o.Mirror, o.Security = cmp.Or(o.Mirror, mirror), cmp.Or(o.Security, security)
 	}
 	return o
 }

@@ -36,15 +36,6 @@ func TestRecipeNamesContent(t *testing.T) {
 	}
 }
 
-func TestParseTargets(t *testing.T) {
-	const out = "http://a.test/debian bookworm http://a.test/debian/\nhttp://a.test/debian bookworm-updates http://a.test/debian/\n" +
-		"http://s.test bookworm-security http://s.test/debian-security/\nhttps://x.test nodistro https://x.test/node\nfile: bookworm file:/cd\n"
-	mirror, security := parseTargets([]byte(out), "bookworm")
-	if mirror != "http://a.test/debian" || security != "http://s.test/debian-security" {
-		t.Errorf("%q %q", mirror, security)
-	}
-}
-
 // TestDamagedImageIsNoImage: a file that is not what was built is never handed out.
 func TestDamagedImageIsNoImage(t *testing.T) {
 	dir := t.TempDir()
