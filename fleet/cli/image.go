@@ -33,7 +33,9 @@ func (s *session) ensureImage(ctx context.Context) (lifecycle.Image, error) {
 	began := time.Now()
 	i, err := image.Ensure(ctx, s.imageOptions(), func(step string) {
 		s.app.out.event("image", "", map[string]any{"step": step, "after_sec": time.Since(began).Seconds()})
-		s.app.out.say("         image    %-13s %s", seconds(time.Since(began)), step)
+		if s.show != nil {
+			s.show.tell("image", seconds(time.Since(began)), step)
+		}
 	})
 	if err != nil {
 		return lifecycle.Image{}, err

@@ -114,11 +114,11 @@ func (p *progress) node(e lifecycle.Event) {
 	case lifecycle.EventEnd:
 		p.speak(e.Node, string(e.Op), strings.TrimSpace(e.Text+" done in "+seconds(time.Since(e.Since))))
 	case lifecycle.EventDone:
-		l.final = true
 		p.set(e.Node, string(e.Stage), e.Text, e.Time)
-	case lifecycle.EventFailed:
 		l.final = true
+	case lifecycle.EventFailed:
 		p.set(e.Node, "failed", firstLine(e.Text), e.Time)
+		l.final = true
 	default:
 		phase := string(e.Op)
 		if phase == "" {
@@ -130,6 +130,13 @@ func (p *progress) node(e lifecycle.Event) {
 		}
 		p.set(e.Node, phase, e.Text, since)
 	}
+}
+
+// tell prints a line that stays, about something that is no node.
+func (p *progress) tell(name, phase, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.speak(name, phase, text)
 }
 
 func (p *progress) line(name string) *line {
@@ -145,7 +152,7 @@ func (p *progress) line(name string) *line {
 func (p *progress) set(name, phase, text string, since time.Time) {
 	l := p.line(name)
 	changed := l.phase != phase || l.text != text
-	l.phase, l.text, l.since, l.done, l.total = phase, text, since, 0, 0
+	l.phase, l.text, l.since, l.done, l.total, l.final = phase, text, since, 0, 0, false
 	if changed && !p.live {
 		p.speak(name, phase, text)
 		l.spoken = time.Now()

@@ -39,6 +39,7 @@ type session struct {
 	log     *slog.Logger
 	logFile *os.File
 
+	show       *progress // of the part that acts; nil before
 	imageOnce  sync.Once
 	imageFound lifecycle.Image
 	imageErr   error

@@ -69,6 +69,7 @@ func (a *app) confirm(yes bool, question, word string) error {
 func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 	show := newProgress(s.app.out, s.app.env.Terminal)
 	defer show.stop()
+	s.show = show
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.erases() {
