@@ -31,6 +31,7 @@ func (s *session) say(text string) { fmt.Fprint(s.Stderr(), text+"\n") }
 // serveSSH handshakes and serves sessions, one after the other or side by side, until the connection ends.
 func (m *Machine) serveSSH(c net.Conn, link string, hostKey ssh.Signer, auth func(ssh.PublicKey) bool, handle func(*session)) {
 	cfg := &ssh.ServerConfig{
+		Config:        algorithms(link == "dropbear"),
 		ServerVersion: map[bool]string{true: "SSH-2.0-dropbear_2022.83", false: "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3"}[link == "dropbear"],
 		PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
 			if !auth(k) {
@@ -155,4 +156,17 @@ func (m *Machine) snapshot() disk {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return *m.disks[0]
+}
+
+// algorithms are what Debian 12's servers offer of those that our library knows: OpenSSH 9.2 has no ML-KEM yet, dropbear
+// 2022.83 no AES-GCM.
+func algorithms(dropbear bool) ssh.Config {
+	c := ssh.Config{
+		KeyExchanges: []string{ssh.KeyExchangeCurve25519, ssh.KeyExchangeECDHP256},
+		Ciphers:      []string{ssh.CipherChaCha20Poly1305, ssh.CipherAES128CTR, ssh.CipherAES256CTR, ssh.CipherAES128GCM, ssh.CipherAES256GCM},
+	}
+	if dropbear {
+		c.Ciphers = c.Ciphers[:3]
+	}
+	return c
 }
