@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"popfleet/inventory"
 	"popfleet/provision/lifecycle"
 	"popfleet/provision/stack"
 )
@@ -35,7 +37,7 @@ func (a *app) runDown(ctx context.Context, targets []string, yes bool) (err erro
 	if everything {
 		targets = nil
 	}
-	nodes, err := s.nodes(targets)
+	nodes, err := s.doomed(targets)
 	if err != nil {
 		return err
 	}
@@ -56,6 +58,30 @@ func (a *app) runDown(ctx context.Context, targets []string, yes bool) (err erro
 		return err
 	}
 	return s.giveBack(ctx, wiped, len(nodes), everything)
+}
+
+// doomed are the nodes named: of the fleet file, or taken out of it while their servers were still there.
+func (s *session) doomed(targets []string) ([]lifecycle.Node, error) {
+	var inFile []string
+	var gone []lifecycle.Node
+	for _, name := range targets {
+		if s.hasPoPOrNode(name) {
+			inFile = append(inFile, name)
+			continue
+		}
+		state, err := s.vault.NodeState(name)
+		if err != nil || state.ServerID == "" {
+			inFile = append(inFile, name) // nodes says what there is
+			continue
+		}
+		pop, _, _ := strings.Cut(name, "-")
+		gone = append(gone, lifecycle.Node{Name: name, PoP: pop, Machine: inventory.Machine{Provider: cmp.Or(state.Provider, "hetznercloud")}})
+	}
+	if len(targets) > 0 && len(inFile) == 0 {
+		return gone, nil
+	}
+	nodes, err := s.nodes(inFile)
+	return append(nodes, gone...), err
 }
 
 // wipe returns the nodes whose disks nothing opens any more.
