@@ -25,6 +25,7 @@ func TestMachines(t *testing.T) {
 	w := newSite(t)
 	w.prepare(t)
 	w.startController(t)
+	t.Cleanup(func() { w.stopController() })
 	steps := []struct {
 		name string
 		do   func(*testing.T)
@@ -307,23 +308,19 @@ func (w *site) powerCut(t *testing.T) {
 }
 
 // impostor puts another machine in fsn-2's place: first on SSH while the node runs, then on the unlock port while it
-// waits for its key, where the controller, which works alone, must hold back as well.
+// waits for its key. The controller is away meanwhile: it lives in the machines' own network, where nobody stands
+// between (what it does about an impostor is tested on scripted machines).
 func (w *site) impostor(t *testing.T) {
 	clear := w.impersonate(t, 22)
 	r := w.fleet(t, 10*time.Minute, "up", "--yes", "fsn-2")
 	w.refused(t, r, "fleet up with an impostor on port 22")
 	clear()
 
+	w.stopController()
 	clear = w.impersonate(t, 2222)
 	if err := w.lab.Power(t.Context(), "demo-fsn-2", "cycle"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Minute, func() string {
-		if lock := node(t, w.status(t), "fsn-2").Lock; lock.State != controller.Held || !lock.Alarm {
-			return "the controller does not hold fsn-2 with an alarm: " + lock.State + " " + lock.Why
-		}
-		return ""
-	})
 	w.refused(t, w.fleet(t, 10*time.Minute, "unlock", "fsn-2"), "fleet unlock with an impostor on port 2222")
 	clear()
 	heard, err := w.lab.Impostor(t.Context())
@@ -335,12 +332,15 @@ func (w *site) impostor(t *testing.T) {
 	}
 	t.Logf("the impostor: %+v", heard)
 
+	// With no controller at all: by hand. A node that still boots is silent, which is no failure of the command.
 	eventually(t, 10*time.Minute, func() string {
-		if r := w.fleet(t, 10*time.Minute, "unlock", "fsn-2"); r.code != 0 {
-			return "the real node is not unlocked: " + tail(r.errOut)
+		r := w.fleet(t, 10*time.Minute, "unlock", "--json", "fsn-2")
+		if r.code != 0 || !strings.Contains(r.out, `"changed":true`) {
+			return "the real node is not unlocked: " + tail(r.out+r.errOut)
 		}
 		return ""
 	})
+	w.startController(t)
 	w.status(t, "--wait", "12m")
 }
 

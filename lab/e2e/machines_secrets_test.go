@@ -58,7 +58,7 @@ func (w *site) needles(t *testing.T) map[string][]byte {
 		}
 	}
 	add("API token", []byte("lab-token"))
-	add("machinesPassphrase", []byte(machinesPassphrase))
+	add("passphrase", []byte(machinesPassphrase))
 	for _, name := range []string{"fsn-1", "fsn-2"} {
 		keys, err := v.Node(name)
 		if err != nil {

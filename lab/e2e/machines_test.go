@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type site struct {
 	env               []string
 	lab               *lab.Client
 	ca                string
+	stopController    func()
 
 	mu       sync.Mutex
 	captured bytes.Buffer // everything every command printed, for the search for secrets; guarded by mu
@@ -69,7 +71,7 @@ func newSite(t *testing.T) *site {
 	return w
 }
 
-const machinesPassphrase = "a long enough machinesPassphrase for the machine tests"
+const machinesPassphrase = "a long enough passphrase for the machine tests"
 
 // figure prints a measurement that the closing note quotes.
 func figure(t *testing.T, what string, took time.Duration) {
@@ -188,21 +190,21 @@ func (w *site) write(t *testing.T, name string, data []byte) string {
 	return path
 }
 
-// startController runs the controller at the lab's own address until the test ends.
+// startController runs the controller at the lab's own address; the test's end stops it, if nobody did before.
 func (w *site) startController(t *testing.T) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(w.dir, "controller.log"))
+	log, err := os.OpenFile(filepath.Join(w.dir, "controller.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(w.bin("fleet-lab"), "--dir", w.labDir, "exec", "--namespace", labSpace, "--", w.bin("fleet"), "-C", w.dir, "controller")
 	cmd.Env = append(append([]string{}, w.env...), "FLEET_PROXY=", "HCLOUD_TOKEN=")
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
+	w.stopController = sync.OnceFunc(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // the lab's exec and the controller in it
 		cmd.Wait()
 		log.Close()
 	})
