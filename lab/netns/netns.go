@@ -104,7 +104,11 @@ func Delete(ctx context.Context, name string) error {
 	if !Exists(name) {
 		return nil
 	}
-	return ip(ctx, "", "netns", "delete", name)
+	err := ip(ctx, "", "netns", "delete", name)
+	if err != nil && !Exists(name) {
+		return nil // a lab that ends and `fleet-lab down` delete it at the same moment
+	}
+	return err
 }
 
 // Name is the one of ip-netns(8).

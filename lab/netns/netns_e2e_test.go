@@ -89,3 +89,24 @@ func reachIn(ctx context.Context, t *testing.T, n *Namespace) {
 		t.Error("the host reaches the lab's address without the namespace")
 	}
 }
+
+// TestDeleteAtOnce: the daemon that ends and the command that waits for its end both remove the namespace.
+func TestDeleteAtOnce(t *testing.T) {
+	for range 10 {
+		if _, err := Create(t.Context(), "fleet-twice"); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 4)
+		for range cap(done) {
+			go func() { done <- Delete(t.Context(), "fleet-twice") }()
+		}
+		for range cap(done) {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if Exists("fleet-twice") {
+			t.Fatal("it is still there")
+		}
+	}
+}
