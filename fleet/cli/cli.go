@@ -43,6 +43,7 @@ type app struct {
 
 // Main runs one command line and returns its exit code.
 func Main(args []string, env Env) int {
+	Tune()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Run(ctx, args, env)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"popfleet/fleet/cli"
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/lab/inprocess"
@@ -111,6 +112,7 @@ func TestOperatorProcess(t *testing.T) {
 	if text == "" {
 		t.Skip("only a benchmark's other half")
 	}
+	cli.Tune() // as the fleet command does
 	var j job
 	must(t, json.Unmarshal([]byte(text), &j))
 	w := &world{lab: &inprocess.Lab{URL: j.URL, Token: j.Token, SocksURL: j.Socks}, agent: j.Agent}
