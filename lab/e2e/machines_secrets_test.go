@@ -20,27 +20,34 @@ func (w *site) noSecretLeaked(t *testing.T) {
 	w.mu.Lock()
 	places := map[string][]byte{"output of every command": bytes.Clone(w.captured.Bytes())}
 	w.mu.Unlock()
-	w.collectFiles(t, places)
 	collectProcesses(places)
 	for _, name := range []string{"fsn-1", "fsn-2"} {
 		r := w.fleet(t, 10*time.Minute, "ssh", name, "journalctl -b --no-pager -o export | head -c 8000000; cat /proc/[0-9]*/cmdline; cat /etc/fleet/*.json")
 		places["journal and processes of "+name] = []byte(r.out)
 	}
-	total := 0
+	// The search must be able to find: a key planted in a file of the operator's folder goes the same way as the rest.
+	const plant = "fsn-1 machine key"
+	planted := w.write(t, "planted.log", append([]byte("before "), needles[plant]...))
+	w.collectFiles(t, places)
+	os.Remove(planted)
+	total, found := 0, false
 	for place, data := range places {
 		total += len(data)
 		for what, needle := range needles {
-			if bytes.Contains(data, needle) {
-				t.Errorf("%s is in %s", what, place)
+			if !bytes.Contains(data, needle) {
+				continue
 			}
+			if place == planted {
+				found = found || what == plant
+				continue
+			}
+			t.Errorf("%s is in %s", what, place)
 		}
 	}
-	t.Logf("searched %d places, %d bytes, for %d forms of secrets", len(places), total, len(needles))
-	// The search must be able to find: a copy of one key planted in a copy of the journal.
-	planted := append(places[filepath.Join(w.dir, ".fleet", "journal.db")], needles["fsn-1 machine key"]...)
-	if len(needles["fsn-1 machine key"]) < 16 || !bytes.Contains(planted, needles["fsn-1 machine key"]) {
-		t.Fatal("the search cannot find what is there")
+	if !found {
+		t.Error("the search does not find what was planted")
 	}
+	t.Logf("searched %d places, %d bytes, for %d forms of secrets", len(places), total, len(needles))
 }
 
 // needles are the secrets in the forms in which they could leak: as text, decoded, in hex and in base64.
