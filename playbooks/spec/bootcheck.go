@@ -57,14 +57,14 @@ func (b BootCheck) Failed() (failed []BootProof) {
 // BootManifest is what a node boots from, by content: whoever changes a boot loader, a kernel or an initramfs changes
 // it; a resync of a mirror, a mount or a time stamp does not.
 type BootManifest struct {
-	Files  []BootFile `json:"files"` // in order of Name
+	Files  []BootFile `json:"files"` // in order of Path
 	Digest string     `json:"digest"`
 }
 
 // BootFile is one file, boot sector or loader partition.
 type BootFile struct {
-	// Name is where it is: "boot/grub/grub.cfg", "disk SERIAL/esp/EFI/BOOT/BOOTX64.EFI", "disk SERIAL/mbr".
-	Name      string `json:"name"`
+	// Path is where it is: "boot/grub/grub.cfg", "disk SERIAL/esp/EFI/BOOT/BOOTX64.EFI", "disk SERIAL/mbr".
+	Path      string `json:"path"`
 	SizeBytes int64  `json:"size_bytes"`
 	SHA256    string `json:"sha256"`
 }
