@@ -17,7 +17,6 @@ import (
 
 	"popfleet/internal/strictjson"
 	"popfleet/lab/faults"
-	"popfleet/lab/hcloud"
 	"popfleet/lab/machine"
 	"popfleet/lab/qemu"
 	"popfleet/lab/scripted"
@@ -39,7 +38,8 @@ type Status struct {
 
 // Machine is one server of the lab.
 type Machine struct {
-	ID       int64    `json:"id"`
+	Provider string   `json:"provider"`
+	ID       string   `json:"id"`
 	Name     string   `json:"name"`
 	Status   string   `json:"status"` // as the API says
 	Running  bool     `json:"running"`
@@ -87,15 +87,15 @@ func (d *daemon) status(ls listeners) func() Status {
 		if strings.HasSuffix(s.Kind, "tcg") {
 			s.Env = append(s.Env, "FLEET_PACE=emulated")
 		}
-		for _, i := range d.cloud.Servers() {
+		for _, i := range d.servers() {
 			s.Machines = append(s.Machines, describe(i))
 		}
 		return s
 	}
 }
 
-func describe(i hcloud.Info) Machine {
-	m := Machine{ID: i.ID, Name: i.Name, Status: i.Status, Rescue: i.Rescue, Serials: []string{}}
+func describe(i machine.Info) Machine {
+	m := Machine{Provider: i.Provider, ID: i.ID, Name: i.Name, Status: i.Status, Rescue: i.Rescue, Serials: []string{}}
 	if i.Address.IsValid() {
 		m.Address4 = i.Address.String()
 	}
@@ -175,13 +175,13 @@ func (d *daemon) addFault(r *http.Request) (any, error) {
 	return d.faults.Add(f)
 }
 
-func (d *daemon) machine(name string) (hcloud.Info, error) {
-	for _, i := range d.cloud.Servers() {
-		if i.Machine != nil && (i.Name == name || strconv.FormatInt(i.ID, 10) == name || addrIs(i.Address, name)) {
+func (d *daemon) machine(name string) (machine.Info, error) {
+	for _, i := range d.servers() {
+		if i.Machine != nil && (i.Name == name || i.ID == name || addrIs(i.Address, name)) {
 			return i, nil
 		}
 	}
-	return hcloud.Info{}, fmt.Errorf("machine %q: no such machine (fleet-lab status lists them)", name)
+	return machine.Info{}, fmt.Errorf("machine %q: no such machine (fleet-lab status lists them)", name)
 }
 
 func addrIs(a netip.Addr, s string) bool { return a.IsValid() && a.String() == s }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"popfleet/lab/hcloud"
+	"popfleet/lab/machine"
 	"popfleet/lab/socks"
 )
 
@@ -49,8 +49,8 @@ func (d *daemon) forward(ctx context.Context, l net.Listener) error {
 
 // anyServing connects to the first machine that accepts, beginning with a different one every time; nil when none does.
 func (d *daemon) anyServing(ctx context.Context, from int) net.Conn {
-	var on []hcloud.Info
-	for _, i := range d.cloud.Servers() {
+	var on []machine.Info
+	for _, i := range d.servers() {
 		if i.Machine != nil && i.Machine.Running() {
 			on = append(on, i)
 		}

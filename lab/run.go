@@ -79,10 +79,13 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.impostor, err = impostor.New(); err != nil {
 		return err
 	}
-	d.net = reach.New(reach.Servers(d.cloud), d.faults, d.impostor)
+	d.net = reach.New(reach.Servers(d.servers), d.faults, d.impostor)
 	d.net.Route(netns.Lab, d.own())
 	return nil
 }
+
+// servers are the machines of every provider.
+func (d *daemon) servers() []machine.Info { return d.cloud.Servers() }
 
 func (d *daemon) openBackend(ctx context.Context) error {
 	if d.cfg.Scripted {

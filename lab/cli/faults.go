@@ -90,10 +90,12 @@ func (c *command) faultAdd() *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
+	fl.StringVar(&f.Provider, "provider", "", "whose API: hetznercloud, hetznerrobot, ovh; empty is every one")
 	fl.StringVar(&f.Machine, "machine", "", "server name, id or address; empty is every one")
 	fl.StringVar(&f.Call, "call", "", "API call, such as create_server (fleet-lab faults --calls)")
 	fl.Uint16Var(&f.Port, "port", 0, "port; 0 is every one")
-	fl.StringVar(&f.Step, "step", "", "step of an install or apply")
+	fl.StringVar(&f.Step, "step", "", "step of an install or apply, or what the kind says")
+	fl.IntVar(&f.Disk, "disk", 0, "which disk, from 0")
 	fl.IntVar(&f.Times, "times", 1, "how often; 0 is until cleared")
 	fl.IntVar(&f.Skip, "skip", 0, "let so many pass first")
 	fl.DurationVar(&delay, "delay", 0, "wait so long before it strikes")

@@ -17,7 +17,7 @@ func (c *command) find(cmd *cobra.Command, name string) (lab.Machine, error) {
 		return lab.Machine{}, err
 	}
 	i := slices.IndexFunc(s.Machines, func(m lab.Machine) bool {
-		return name == m.Name || name == m.Address4 || name == fmt.Sprint(m.ID)
+		return name == m.Name || name == m.Address4 || name == m.ID
 	})
 	if i < 0 {
 		return lab.Machine{}, fmt.Errorf("machine %q: no such machine (fleet-lab status)", name)

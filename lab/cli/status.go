@@ -40,13 +40,13 @@ func (c *command) show(s lab.Status) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nID\tNAME\tAPI\tPOWER\tSTAGE\tADDRESS\tADDRESS6\tDISKS\tCONSOLE")
+	fmt.Fprintln(w, "\nPROVIDER\tID\tNAME\tAPI\tPOWER\tSTAGE\tADDRESS\tADDRESS6\tDISKS\tCONSOLE")
 	for _, m := range s.Machines {
 		power := map[bool]string{true: "on", false: "off"}[m.Running]
 		if m.Rescue {
 			power += ", rescue next"
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.Name, m.Status, power, orDash(m.Stage), orDash(m.Address4),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Provider, m.ID, m.Name, m.Status, power, orDash(m.Stage), orDash(m.Address4),
 			orDash(m.Address6), strings.Join(m.Serials, ","), orDash(m.Console))
 	}
 	return w.Flush()

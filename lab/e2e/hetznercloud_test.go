@@ -7,6 +7,7 @@ import (
 
 	"popfleet/lab/faults"
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // Every call of the driver, with the answers a bad day brings, as the provider describes every exchange.
@@ -59,7 +60,7 @@ func TestNoCapacityIsFinal(t *testing.T) {
 	lab.Faults.Add(faults.Fault{Kind: faults.ResourceUnavailable, Call: "create_server"})
 	_, err := labDriver(t, lab).EnsureServer(t.Context(), hetznercloud.ServerSpec{Name: "fsn-1", ServerType: "cx23",
 		Location: "fsn1", Image: "debian-12", Labels: hetznercloud.Labels("demo", "fsn-1", "server.fsn-1")})
-	if !errors.Is(err, hetznercloud.ErrUnavailable) {
+	if !errors.Is(err, provider.ErrUnavailable) {
 		t.Errorf("error %v", err)
 	}
 }

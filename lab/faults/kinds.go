@@ -31,9 +31,29 @@ const (
 	Slow                Kind = "slow"
 	NoIPv4              Kind = "no-ipv4"
 
+	LockOut           Kind = "lock-out"
+	Busy              Kind = "busy"
+	ClockSkew         Kind = "clock-skew"
+	CredentialExpired Kind = "credential-expired"
+	Expired           Kind = "expired-460"
+	TaskMissing       Kind = "task-missing"
+	TaskError         Kind = "task-error"
+	TaskStuck         Kind = "task-stuck"
+	TaskZero          Kind = "task-zero"
+
 	RescueIgnored Kind = "rescue-ignored"
 	ResetIgnored  Kind = "reset-ignored"
 	BootHangs     Kind = "boot-hangs"
+	RescueNever   Kind = "rescue-never"
+	RescueSlow    Kind = "rescue-slow"
+	DisksSwapped  Kind = "disks-swapped"
+	DiskMissing   Kind = "disk-missing"
+
+	HostKeyLate     Kind = "host-key-late"
+	ResetTypeAbsent Kind = "reset-type-absent"
+	ForeignActivity Kind = "foreign-activity"
+	Invisible       Kind = "invisible"
+	Intervention    Kind = "intervention"
 
 	Refuse   Kind = "refuse"
 	Silent   Kind = "silent"
@@ -77,9 +97,27 @@ func Kinds() []Description {
 		{Hang, API, "no answer until the client gives up, or for 'for'; the call does not act", append(call, "for")},
 		{Slow, API, "the answer comes late by 'for'; the call acts", append(call, "for")},
 		{NoIPv4, API, "the server is created without a public IPv4 address", nil},
+		{LockOut, API, "the source address is blocked after too many wrong passwords, for 'for', although the password is right", append(call, "for")},
+		{Busy, API, "409: the provider is at work on it already, before the call acts", call},
+		{ClockSkew, API, "the provider's clock is ahead by 'for'", []string{"for"}},
+		{CredentialExpired, API, "the consumer key has expired", call},
+		{Expired, API, "460: the service has expired", call},
+		{TaskMissing, API, "the call's task is not found at first, for 'for'", append(call, "for")},
+		{TaskError, API, "the call is accepted, its task ends in error (customerError with step 'customer', else ovhError)", append(call, "step")},
+		{TaskStuck, API, "the call is accepted, its task stays in doing", call},
+		{TaskZero, API, "the call answers with task 0, which is never found; nothing happens", call},
 		{RescueIgnored, Machine, "the disk boots although rescue is enabled; rescue_enabled stays true", nil},
 		{ResetIgnored, Machine, "a reset's action succeeds, the machine goes on as it was", nil},
 		{BootHangs, Machine, "the machine is powered on and nothing ever answers, until the next start", nil},
+		{RescueNever, Machine, "as boot-hangs, at starts into rescue only", nil},
+		{RescueSlow, Machine, "the rescue system starts late by 'for' (default: 5m30s)", []string{"for"}},
+		{DisksSwapped, Machine, "the machine starts with its two disks in the other order", nil},
+		{DiskMissing, Machine, "the machine starts without disk 'disk' (0 or 1)", []string{"disk"}},
+		{HostKeyLate, Machine, "the provider publishes the rescue system's host keys late by 'for'", []string{"for"}},
+		{ResetTypeAbsent, Machine, "the server lacks the kind of reset 'step' (default: hw)", []string{"step"}},
+		{ForeignActivity, Machine, "somebody else does what 'step' says to the server (default: enables rescue)", []string{"step"}},
+		{Invisible, Machine, "the provider's API does not know the server, as when it is locked", nil},
+		{Intervention, Machine, "the provider's staff opens an intervention", nil},
 		{Refuse, Net, "connections are refused, for 'for' from the first one or until cleared", append(port, "for")},
 		{Silent, Net, "connection attempts are never answered", append(port, "for")},
 		{HalfOpen, Net, "the connection is accepted and then carries nothing in either direction", port},

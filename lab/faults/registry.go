@@ -10,18 +10,21 @@ import (
 
 // Fault is one thing set to go wrong.
 type Fault struct {
-	ID      int      `json:"id,omitempty"`
-	Kind    Kind     `json:"kind"`
-	Machine string   `json:"machine,omitempty"` // server name, id or address; "" is every one
-	Call    string   `json:"call,omitempty"`    // API faults: a call's name (create_server) or route (POST /servers); "" is every one
-	Port    uint16   `json:"port,omitempty"`    // network faults; 0 is every port
-	Step    string   `json:"step,omitempty"`    // node faults
-	Times   int      `json:"times,omitempty"`   // hits before it clears itself; 0 means until cleared
-	Skip    int      `json:"skip,omitempty"`    // matching occasions let pass first
-	Delay   Duration `json:"delay,omitempty"`   // before it strikes
-	For     Duration `json:"for,omitempty"`     // how long it lasts
-	Bytes   int64    `json:"bytes,omitempty"`
-	Hits    int      `json:"hits,omitempty"`
+	ID   int  `json:"id,omitempty"`
+	Kind Kind `json:"kind"`
+	// Provider limits an API fault to one provider's API: hetznercloud, hetznerrobot or ovh; "" is every one.
+	Provider string   `json:"provider,omitempty"`
+	Machine  string   `json:"machine,omitempty"` // server name, id or address; "" is every one
+	Call     string   `json:"call,omitempty"`    // API faults: a call's name (create_server) or route (POST /servers); "" is every one
+	Port     uint16   `json:"port,omitempty"`    // network faults; 0 is every port
+	Step     string   `json:"step,omitempty"`    // node faults, and kinds whose words say so
+	Disk     int      `json:"disk,omitempty"`    // from 0
+	Times    int      `json:"times,omitempty"`   // hits before it clears itself; 0 means until cleared
+	Skip     int      `json:"skip,omitempty"`    // matching occasions let pass first
+	Delay    Duration `json:"delay,omitempty"`   // before it strikes
+	For      Duration `json:"for,omitempty"`     // how long it lasts
+	Bytes    int64    `json:"bytes,omitempty"`
+	Hits     int      `json:"hits,omitempty"`
 
 	first time.Time // of the first hit; For counts from here for network faults
 }
@@ -47,11 +50,12 @@ func (d *Duration) UnmarshalText(b []byte) error {
 
 // Occasion is a moment at which a fault could strike.
 type Occasion struct {
-	Layer   string
-	Machine []string // every name the machine goes by: id, server name, address; nil when the call is about none
-	Call    []string // the call's name and its route
-	Port    uint16
-	Step    string
+	Layer    string
+	Provider string   // whose API it is; "" where no API is asked
+	Machine  []string // every name the machine goes by: id, server name, address; nil when the call is about none
+	Call     []string // the call's name and its route
+	Port     uint16
+	Step     string
 }
 
 // Set is the faults that are set. The zero value is empty and ready; methods are safe for concurrent use.
@@ -76,8 +80,11 @@ func (s *Set) Add(f Fault) (Fault, error) {
 	if Layer(f.Kind) == "" {
 		return Fault{}, fmt.Errorf("fault kind %q: no such kind (fleet-lab faults lists them)", f.Kind)
 	}
-	if f.Times < 0 || f.Skip < 0 || f.Bytes < 0 || f.Delay < 0 || f.For < 0 {
-		return Fault{}, fmt.Errorf("fault %s: times, skip, bytes, delay and for can't be negative", f.Kind)
+	if f.Times < 0 || f.Skip < 0 || f.Bytes < 0 || f.Delay < 0 || f.For < 0 || f.Disk < 0 {
+		return Fault{}, fmt.Errorf("fault %s: times, skip, bytes, disk, delay and for can't be negative", f.Kind)
+	}
+	if f.Provider != "" && Layer(f.Kind) != API {
+		return Fault{}, fmt.Errorf("fault %s: a provider goes with faults of an API only; name the machine", f.Kind)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,6 +174,9 @@ func (s *Set) over(f *Fault) bool {
 
 func (f *Fault) matches(o Occasion) bool {
 	if Layer(f.Kind) != o.Layer {
+		return false
+	}
+	if f.Provider != "" && f.Provider != o.Provider {
 		return false
 	}
 	if f.Machine != "" && !slices.Contains(o.Machine, f.Machine) {

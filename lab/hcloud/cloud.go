@@ -13,7 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -140,47 +140,23 @@ func (c *Cloud) Handler() http.Handler {
 	return http.HandlerFunc(c.serve)
 }
 
-// Info is one server as the lab's operator sees it.
-type Info struct {
-	ID      int64           `json:"id"`
-	Name    string          `json:"name"`
-	Status  string          `json:"status"`
-	Address netip.Addr      `json:"address"`
-	Prefix6 netip.Prefix    `json:"prefix6"`
-	Rescue  bool            `json:"rescue_enabled"`
-	MAC     string          `json:"mac"`
-	Machine machine.Machine `json:"-"`
-}
-
-// Names are all names the server goes by, as faults know it.
-func (i Info) Names() []string {
-	return []string{fmt.Sprint(i.ID), i.Name, i.Address.String()}
-}
-
 // Servers lists the servers, oldest first.
-func (c *Cloud) Servers() []Info {
+func (c *Cloud) Servers() []machine.Info {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []Info
+	var out []machine.Info
 	for _, s := range c.state.servers() {
 		out = append(out, c.info(s))
 	}
 	return out
 }
 
-// ByAddress finds the server that has this address.
-func (c *Cloud) ByAddress(a netip.Addr) (Info, bool) {
-	for _, i := range c.Servers() {
-		if i.Address == a || a.Is6() && i.Prefix6.Contains(a) {
-			return i, true
-		}
-	}
-	return Info{}, false
-}
-
-func (c *Cloud) info(s *server) Info {
+func (c *Cloud) info(s *server) machine.Info {
 	v4, v6 := c.addresses(s)
-	return Info{s.ID, s.Name, s.Status, v4, v6, s.rescueOn(time.Now()), s.MAC, s.machine}
+	return machine.Info{
+		Provider: machine.HetznerCloud, ID: strconv.FormatInt(s.ID, 10), Name: s.Name, Status: s.Status,
+		Rescue: s.rescueOn(time.Now()), Address: v4, Prefix6: v6, Machine: s.machine,
+	}
 }
 
 // Delete removes every machine and every object, and the state file's content. For taking the lab down.

@@ -164,14 +164,14 @@ func (c *Cloud) config(s *server) (machine.Config, error) {
 	v4, v6 := c.addresses(s)
 	h, id := c.opt.Hardware(t), s.ID
 	return machine.Config{
-		Name: strconv.FormatInt(id, 10), Label: s.Name, Address: v4, Prefix6: v6, Gateway4: Gateway4(), MAC: mac,
+		Name: strconv.FormatInt(id, 10), Label: s.Name, Address: v4, Prefix6: v6, Gateway4: Gateway4(), DHCP: true, MAC: mac,
 		Firmware: h.Firmware, CPUs: h.CPUs, MemoryMB: h.MemoryMB, DiskGB: h.DiskGB, Disks: h.Disks,
 		NextBoot: func() machine.Boot { return c.nextBoot(id) },
 		Stopped:  func() { c.stopped(id) },
 	}, nil
 }
 
-// nextBoot decides what a starting machine boots. An enabled rescue is used up by it.
+// nextBoot decides what a starting machine boots, and what is wrong with it.
 func (c *Cloud) nextBoot(id int64) machine.Boot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,6 +179,11 @@ func (c *Cloud) nextBoot(id int64) machine.Boot {
 	if s == nil {
 		return machine.Boot{}
 	}
+	return c.chosenBoot(s).Struck(c.opt.Faults, c.info(s).Names())
+}
+
+// chosenBoot is rescue if it is enabled, which uses it up; c.mu is held.
+func (c *Cloud) chosenBoot(s *server) machine.Boot {
 	disk := machine.Boot{AuthorizedKeys: s.SSHKeys}
 	if !s.rescueOn(time.Now()) {
 		s.Rescue = nil

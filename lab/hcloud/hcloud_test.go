@@ -261,7 +261,7 @@ func TestRescueIsOneShot(t *testing.T) {
 		t.Fatal("rescue_enabled is false after enable_rescue")
 	}
 	f.do(f.api.Server.Poweron, s)
-	if m, _ := f.cloud.ByAddress(addrOf(s)); m.Rescue {
+	if all := f.cloud.Servers(); len(all) != 1 || !all[0].Has(addrOf(s)) || all[0].Rescue {
 		t.Error("the start did not use rescue up")
 	}
 }

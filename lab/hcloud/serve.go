@@ -15,6 +15,7 @@ import (
 
 	"popfleet/internal/strictjson"
 	"popfleet/lab/faults"
+	"popfleet/lab/machine"
 )
 
 const maxBodyBytes = 1 << 20
@@ -127,7 +128,7 @@ func (c *Cloud) act(w http.ResponseWriter, r *request) {
 
 // occasion says what the call is about, so that a fault for one machine finds it. A create carries the name in its body.
 func (c *Cloud) occasion(r *request) faults.Occasion {
-	o := faults.Occasion{Layer: faults.API, Call: r.call.names()}
+	o := faults.Occasion{Layer: faults.API, Provider: machine.HetznerCloud, Call: r.call.names()}
 	if r.call.name == "create_server" {
 		var b struct{ Name string }
 		_ = json.Unmarshal(r.body, &b) // a bad body is told by the handler

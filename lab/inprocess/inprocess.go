@@ -82,7 +82,7 @@ func start(ctx context.Context, o Options) (*Lab, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	outside := reach.New(reach.Servers(cloud), set, imp)
+	outside := reach.New(reach.Servers(cloud.Servers), set, imp)
 	door, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err

@@ -8,26 +8,26 @@ import (
 	"net/netip"
 )
 
-// Boot is what a machine starts from.
-type Boot struct {
-	Rescue         bool
-	AuthorizedKeys []string // root's keys in the rescue system
-	RootPassword   string   // unused by QEMU machines, kept for faithfulness
-}
-
 // Config is a machine as it leaves the factory.
 type Config struct {
-	Name     string // provider's server id in decimal; unique in the lab
-	Label    string // what people call it
+	Name  string // unique among all machines of the lab and fit for a file name: a cloud server's id, robot-321
+	ID    string // the provider's own, as faults may name it; "" is Name
+	Label string // what people call it
+
 	Address  netip.Addr
+	Net4     netip.Prefix // what is on the link; zero: nothing, the address is a /32
+	Gateway4 netip.Addr   // inside Net4, or off-link
+	DHCP     bool         // the network answers DHCP; without it a machine has to know
 	Prefix6  netip.Prefix // the machine's own /64; it uses ::1 of it
-	Gateway4 netip.Addr   // off-link
 	MAC      net.HardwareAddr
+
 	Firmware string // bios | uefi
 	CPUs     int
 	MemoryMB int
 	DiskGB   int
-	Disks    int // 1 or 2
+	Disks    int    // 1 or 2
+	DiskKind string // nvme | sata; "" is nvme. SATA disks have a WWN besides their serial
+
 	// NextBoot is asked at every start (power-on, reset, the guest's own reboot), from the machine's goroutine.
 	NextBoot func() Boot
 	// Stopped is told when the guest powered itself off.

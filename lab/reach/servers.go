@@ -3,16 +3,19 @@ package reach
 import (
 	"net/netip"
 
-	"popfleet/lab/hcloud"
+	"popfleet/lab/machine"
 )
 
-// Servers finds the machines of a cloud by their addresses.
-func Servers(c *hcloud.Cloud) Find {
+// Servers finds machines by their addresses among what the providers rent out. Each list is asked anew every time.
+func Servers(lists ...func() []machine.Info) Find {
 	return func(a netip.Addr) (Dialer, []string, bool) {
-		i, ok := c.ByAddress(a)
-		if !ok || i.Machine == nil {
-			return nil, nil, false
+		for _, list := range lists {
+			for _, i := range list() {
+				if i.Machine != nil && i.Has(a) {
+					return i.Machine, i.Names(), true
+				}
+			}
 		}
-		return i.Machine, i.Names(), true
+		return nil, nil, false
 	}
 }

@@ -49,16 +49,16 @@ type Machine struct {
 
 // boot is one run from power-on to power-off. What lives in memory lives here.
 type boot struct {
-	id      string
-	ctx     context.Context // ends with the power
-	cut     context.CancelFunc
-	given   machine.Boot
-	stage   stage
-	hostKey ssh.Signer      // of rescue and factory: fresh every boot
-	agents  map[string]bool // digests of agents in /run
-	tries   int             // of unlocking
-	install *installRun
-	conns   map[net.Conn]bool
+	id       string
+	ctx      context.Context // ends with the power
+	cut      context.CancelFunc
+	given    machine.Boot
+	stage    stage
+	hostKeys []ssh.Signer    // of rescue and factory: the provider's, else fresh every boot
+	agents   map[string]bool // digests of agents in /run
+	tries    int             // of unlocking
+	install  *installRun
+	conns    map[net.Conn]bool
 }
 
 func newMachine(b *Backend, c machine.Config) *Machine {
@@ -132,9 +132,9 @@ func (m *Machine) start() {
 // run goes through the stages that come by themselves.
 func (m *Machine) run(bt *boot) {
 	given := m.cfg.NextBoot()
-	key, err := newHostKey()
+	keys, err := hostKeys(given.HostKeys)
 	if err != nil {
-		m.b.opt.Log.Error("scripted machine: host key", "error", err)
+		m.b.opt.Log.Error("scripted machine: host keys", "error", err)
 		return
 	}
 	d := m.snapshot()
@@ -148,13 +148,13 @@ func (m *Machine) run(bt *boot) {
 	case d.Complete:
 		next = locked
 	}
-	if _, ok := m.b.opt.Faults.Take(m.occasion(faults.Machine), faults.BootHangs); ok {
+	if given.Hangs {
 		next = dead
 	}
 	m.ledger.booted(string(next), bt.id)
-	if pause(bt.ctx, wait) {
+	if pause(bt.ctx, wait+given.Late) {
 		m.mu.Lock()
-		bt.given, bt.hostKey, bt.stage = given, key, next
+		bt.given, bt.hostKeys, bt.stage = given, keys, next
 		m.mu.Unlock()
 	}
 }
@@ -297,8 +297,16 @@ func (m *Machine) reboot(bt *boot) {
 	}
 }
 
+func (m *Machine) names() []string {
+	names := []string{m.cfg.Name, m.cfg.Label, m.cfg.Address.String()}
+	if m.cfg.ID != "" {
+		names = append(names, m.cfg.ID)
+	}
+	return names
+}
+
 func (m *Machine) occasion(layer string) faults.Occasion {
-	return faults.Occasion{Layer: layer, Machine: []string{m.cfg.Name, m.cfg.Label, m.cfg.Address.String()}}
+	return faults.Occasion{Layer: layer, Machine: m.names()}
 }
 
 func (m *Machine) fault(k faults.Kind, step string) bool {
@@ -319,6 +327,23 @@ func newHostKey() (ssh.Signer, error) {
 		return nil, err
 	}
 	return ssh.NewSignerFromKey(key)
+}
+
+// hostKeys reads the provider's keys, or makes one when there are none.
+func hostKeys(given [][]byte) ([]ssh.Signer, error) {
+	if len(given) == 0 {
+		key, err := newHostKey()
+		return []ssh.Signer{key}, err
+	}
+	var out []ssh.Signer
+	for _, pem := range given {
+		key, err := ssh.ParsePrivateKey(pem)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, key)
+	}
+	return out, nil
 }
 
 func newBootID() string {

@@ -29,7 +29,7 @@ func (s *session) exit(status uint32) {
 func (s *session) say(text string) { fmt.Fprint(s.Stderr(), text+"\n") }
 
 // serveSSH handshakes and serves sessions, one after the other or side by side, until the connection ends.
-func (m *Machine) serveSSH(c net.Conn, link string, hostKey ssh.Signer, auth func(ssh.PublicKey) bool, handle func(*session)) {
+func (m *Machine) serveSSH(c net.Conn, link string, hostKeys []ssh.Signer, auth func(ssh.PublicKey) bool, handle func(*session)) {
 	cfg := &ssh.ServerConfig{
 		Config:        algorithms(link == "dropbear"),
 		ServerVersion: map[bool]string{true: "SSH-2.0-dropbear_2022.83", false: "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3"}[link == "dropbear"],
@@ -40,7 +40,9 @@ func (m *Machine) serveSSH(c net.Conn, link string, hostKey ssh.Signer, auth fun
 			return &ssh.Permissions{Extensions: map[string]string{"key": ssh.FingerprintSHA256(k)}}, nil
 		},
 	}
-	cfg.AddHostKey(hostKey)
+	for _, k := range hostKeys {
+		cfg.AddHostKey(k)
+	}
 	_ = c.SetDeadline(time.Now().Add(patience)) // in memory: can't fail
 	conn, chans, reqs, err := ssh.NewServerConn(c, cfg)
 	if err != nil {
@@ -134,21 +136,21 @@ func certifiedBy(ca string) func(ssh.PublicKey) bool {
 }
 
 func (m *Machine) serveRescue(bt *boot, c net.Conn) {
-	m.serveSSH(c, "rescue", bt.hostKey, anyOf(bt.given.AuthorizedKeys), func(s *session) { m.serveCommand(bt, s) })
+	m.serveSSH(c, "rescue", bt.hostKeys, anyOf(bt.given.AuthorizedKeys), func(s *session) { m.serveCommand(bt, s) })
 }
 
 func (m *Machine) serveFactory(bt *boot, c net.Conn) {
-	m.serveSSH(c, "factory", bt.hostKey, anyOf(bt.given.AuthorizedKeys), func(s *session) { m.serveCommand(bt, s) })
+	m.serveSSH(c, "factory", bt.hostKeys, anyOf(bt.given.AuthorizedKeys), func(s *session) { m.serveCommand(bt, s) })
 }
 
 func (m *Machine) serveSystem(bt *boot, c net.Conn) {
 	d := m.snapshot()
-	m.serveSSH(c, "system", d.SystemKey, certifiedBy(d.UserCA), func(s *session) { m.serveCommand(bt, s) })
+	m.serveSSH(c, "system", []ssh.Signer{d.SystemKey}, certifiedBy(d.UserCA), func(s *session) { m.serveCommand(bt, s) })
 }
 
 func (m *Machine) serveDropbear(bt *boot, c net.Conn) {
 	d := m.snapshot()
-	m.serveSSH(c, "dropbear", d.InitramfsKey, anyOf(d.UnlockKeys), func(s *session) { m.unlock(bt, s) })
+	m.serveSSH(c, "dropbear", []ssh.Signer{d.InitramfsKey}, anyOf(d.UnlockKeys), func(s *session) { m.unlock(bt, s) })
 }
 
 // snapshot is a copy of the first disk's content.
