@@ -20,7 +20,7 @@ import (
 // the slot (cryptroot-unlock's FIFO, a console) is made for text: a NUL or newline byte would cut a raw key short.
 type NodeKeys struct {
 	InstallKey       inventory.Secret // opens the only slot until the node is sealed
-	MachineKey       inventory.Secret // opens the disk at every boot
+	MachineKey       inventory.Secret // opens the disk at every boot; the current one, see [Vault.BeginRotation]
 	RecoveryKey      inventory.Secret // for a person at a console, see newRecoveryKey
 	InitramfsHostKey KeyPair
 	SystemHostKey    KeyPair
@@ -42,6 +42,9 @@ func (v *Vault) Node(name string) (*NodeKeys, error) {
 	}
 	s, err := once(v, nodeFile(name, "keys.age"), func() (storedNode, error) { return newStoredNode(v.fleet, name) })
 	if err != nil {
+		return nil, fmt.Errorf("keys of node %s: %w", name, err)
+	}
+	if err := v.rotated(name, &s); err != nil {
 		return nil, fmt.Errorf("keys of node %s: %w", name, err)
 	}
 	return &NodeKeys{
@@ -122,7 +125,8 @@ type NodeState struct {
 	Image            string   `json:"image,omitempty"`       // sha256 of the image it was installed from
 	DiskSerials      []string `json:"disk_serials,omitempty"`
 	LUKSUUID         string   `json:"luks_uuid,omitempty"`
-	RescueHostKey    string   `json:"rescue_host_key,omitempty"`    // tofu unless the provider publishes it
+	RescueHostKey    string   `json:"rescue_host_key,omitempty"`    // of the rescue system it was installed from
+	RescueOrigin     string   `json:"rescue_origin,omitempty"`      // how that key became known: api, planted, tofu
 	InitramfsHostKey string   `json:"initramfs_host_key,omitempty"` // in force: made on the node, the vault's from sealing on
 	SystemHostKey    string   `json:"system_host_key,omitempty"`    // likewise
 	BootID           string   `json:"boot_id,omitempty"`            // last boot seen healthy

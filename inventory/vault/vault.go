@@ -6,7 +6,8 @@
 // moment leaves a folder that opens. A file that was changed, or moved to another name, by somebody without the
 // passphrase is refused; an older state of the same file put back is not noticed.
 //
-// It never prints, never talks to a network and never changes a key that exists: see [Vault.Forget].
+// It never prints, never talks to a network and never changes a key that exists, except a machine key by its rotation,
+// which keeps one that opens the disk at every moment: see [Vault.BeginRotation] and [Vault.Forget].
 // The layout is drawn in docs/formats/secrets.md.
 package vault
 
