@@ -38,7 +38,7 @@ func checkedLab(t *testing.T) (*inprocess.Lab, *speccheck.Check) {
 	t.Helper()
 	var mu sync.Mutex
 	seen := map[string]bool{}
-	check := speccheck.Load(t).Middleware(func(v speccheck.Violation) {
+	check := speccheck.Load(t, speccheck.HetznerCloud).Middleware(func(v speccheck.Violation) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !seen[v.String()] {

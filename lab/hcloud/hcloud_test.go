@@ -98,7 +98,7 @@ func (f *fixture) server(o hcloud.ServerCreateOpts) *hcloud.Server {
 
 // The description takes seconds to load under the race detector: once for all that need it.
 func TestDescription(t *testing.T) {
-	spec := speccheck.Load(t)
+	spec := speccheck.Load(t, speccheck.HetznerCloud)
 	t.Run("everything", func(t *testing.T) { everythingFits(t, spec) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, spec) })
 }
