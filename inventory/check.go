@@ -43,8 +43,8 @@ func checkProviders(r *report, providers map[string]Provider) {
 }
 
 func checkProviderName(r *report, field, name string) {
-	if name != "" && name != ProviderHetznerCloud {
-		r.add(field, fmt.Sprintf("provider %q is not known", name), "this build has "+ProviderHetznerCloud)
+	if name != "" && !slices.Contains(providers, name) {
+		r.add(field, fmt.Sprintf("provider %q is not known", name), "this build has "+strings.Join(providers, ", "))
 	}
 }
 
@@ -86,6 +86,15 @@ func checkMachine(r *report, field string, m Machine) {
 	} {
 		if w.value != "" && !isWord(w.value) {
 			r.add(field+"."+w.key, fmt.Sprintf("%q is not a name the provider could know", w.value), "want a–z, 0–9, - and .")
+		}
+	}
+	if m.Server != "" && !strings.Contains(field, ".nodes[") {
+		r.add(field+".server", "is said of more than one node", "want it at the node that lives on it")
+	}
+	for i, o := range m.Elsewhere {
+		if !isWord(o.ServerType) || !isWord(o.Location) {
+			r.add(fmt.Sprintf("%s.elsewhere[%d]", field, i), fmt.Sprintf("%q at %q is nothing the provider could know", o.ServerType, o.Location),
+				"want server_type and location, of a–z, 0–9, - and .")
 		}
 	}
 	checkDisks(r, field+".disks", m.Disks)
@@ -160,20 +169,38 @@ func checkNodes(r *report, pop string, p PoP, seen *unique) {
 
 // checkResolved looks at what nodes inherit: a location must come from somewhere, a disk is in one machine only.
 func checkResolved(r *report, f *Fleet) {
-	var serials unique
+	var serials, servers unique
 	nodes := f.Resolved()
 	next := 0
 	for i, p := range f.PoPs {
 		for j := range p.Nodes {
 			n, field := nodes[next], fmt.Sprintf("pops[%d].nodes[%d]", i, j)
 			next++
-			if n.Machine.Location == "" {
-				r.add(field, "has no location", "say location at the node, in its PoP's machine or in defaults")
+			checkWhere(r, field, n.Machine)
+			if n.Machine.Server != "" {
+				servers.add(r, field+".machine.server", n.Machine.Provider+" "+n.Machine.Server, "claimed", "a server is one node")
 			}
 			for k, s := range n.Machine.Disks.Serials {
 				serials.add(r, fmt.Sprintf("%s.machine.disks.serials[%d]", field, k), s, "claimed", "a disk is in one machine")
 			}
 		}
+	}
+}
+
+// checkWhere: a cloud server needs a location to be created at, a dedicated one has to be there.
+func checkWhere(r *report, field string, m Machine) {
+	at := field + ".machine.server"
+	switch {
+	case !m.Dedicated() && m.Server != "":
+		r.add(at, m.Provider+" servers are created, not taken over", "leave it out, or say provider: "+ProviderHetznerRobot+" or "+ProviderOVH)
+	case !m.Dedicated() && m.Location == "":
+		r.add(field, "has no location", "say location at the node, in its PoP's machine or in defaults")
+	case m.Provider == ProviderHetznerRobot && m.Server != "" && !isServerNumber(m.Server):
+		r.add(at, fmt.Sprintf("%q is not a server number", m.Server), "want the number that Robot shows, such as 321")
+	case m.Provider == ProviderOVH && m.Server != "" && !isServiceName(m.Server):
+		r.add(at, fmt.Sprintf("%q is not a service name", m.Server), "want the name that OVH shows, such as ns3012345.ip-192-0-2.eu")
+	case m.Dedicated() && m.Server == "":
+		r.add(field, "names no dedicated server", "say machine: {server: …} at the node; `fleet order` rents one first")
 	}
 }
 

@@ -23,10 +23,13 @@ type Fleet struct {
 	Services    Services            `yaml:"services,omitempty" json:"services,omitempty"`
 }
 
-// Provider is where one provider's API is and how its token is obtained. The token itself is never in a file of ours.
+// Provider is where one provider's API is and how its credentials are obtained. They themselves are never in a file of
+// ours.
 type Provider struct {
-	Endpoint     string `yaml:"endpoint,omitempty" json:"endpoint,omitempty"`           // default: the provider's public API
-	TokenCommand string `yaml:"token_command,omitempty" json:"token_command,omitempty"` // default: environment, HCLOUD_TOKEN
+	Endpoint string `yaml:"endpoint,omitempty" json:"endpoint,omitempty"` // default: the provider's public API
+	// prints the token (hetznercloud), user:password (hetznerrobot) or application key:application secret:consumer key
+	// (ovh); default: environment, HCLOUD_TOKEN, HROBOT_USER and HROBOT_PASSWORD, OVH_APPLICATION_KEY and so on
+	TokenCommand string `yaml:"token_command,omitempty" json:"token_command,omitempty"`
 }
 
 // Controller is a controller daemon as agents reach it.
@@ -43,11 +46,19 @@ type Operator struct {
 
 // Machine is what a node's server should be; said in defaults, in a PoP or at a node, the nearest wins.
 type Machine struct {
-	Provider   string `yaml:"provider,omitempty" json:"provider,omitempty"`       // hetznercloud
-	ServerType string `yaml:"server_type,omitempty" json:"server_type,omitempty"` // cx23
-	Location   string `yaml:"location,omitempty" json:"location,omitempty"`       // fsn1
-	Image      string `yaml:"image,omitempty" json:"image,omitempty"`             // what the provider puts on first; debian-12
-	Disks      Disks  `yaml:"disks,omitempty" json:"disks,omitempty"`
+	Provider   string  `yaml:"provider,omitempty" json:"provider,omitempty"`       // hetznercloud, hetznerrobot or ovh
+	Server     string  `yaml:"server,omitempty" json:"server,omitempty"`           // at a node: the dedicated server it lives on; Robot's number or OVH's service name
+	ServerType string  `yaml:"server_type,omitempty" json:"server_type,omitempty"` // cx23
+	Location   string  `yaml:"location,omitempty" json:"location,omitempty"`       // fsn1
+	Elsewhere  []Offer `yaml:"elsewhere,omitempty" json:"elsewhere,omitempty"`     // taken in order when there is no room for server_type at location
+	Image      string  `yaml:"image,omitempty" json:"image,omitempty"`             // what the provider puts on first; debian-12
+	Disks      Disks   `yaml:"disks,omitempty" json:"disks,omitempty"`
+}
+
+// Offer is a server type at a location.
+type Offer struct {
+	ServerType string `yaml:"server_type" json:"server_type"`
+	Location   string `yaml:"location" json:"location"`
 }
 
 // Disks picks what is wiped: serials or WWNs, never sda. Empty: every fixed disk, and it must be one or two.

@@ -75,7 +75,7 @@ func TestResolvedNearestWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	machine := func(serverType, location string, serials ...string) Machine {
-		return Machine{"hetznercloud", serverType, location, "debian-12", Disks{serials, 20}}
+		return Machine{Provider: "hetznercloud", ServerType: serverType, Location: location, Image: "debian-12", Disks: Disks{serials, 20}}
 	}
 	want := []Resolved{
 		{Name: "fsn-1", PoP: "fsn", Machine: machine("cx33", "nbg1", "S1", "S2")},

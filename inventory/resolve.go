@@ -5,8 +5,18 @@ import "time"
 // Names of what may be said in a fleet file.
 const (
 	ProviderHetznerCloud = "hetznercloud"
+	ProviderHetznerRobot = "hetznerrobot"
+	ProviderOVH          = "ovh"
 	StoreEmbedded        = "embedded"
 )
+
+// providers are the providers of this build.
+var providers = []string{ProviderHetznerCloud, ProviderHetznerRobot, ProviderOVH}
+
+// Dedicated reports whether the machine is one that is taken over rather than created.
+func (m Machine) Dedicated() bool {
+	return m.Provider == ProviderHetznerRobot || m.Provider == ProviderOVH
+}
 
 // Default is the fleet with everything that has a default, and nothing that must be said: name, domain, controllers,
 // PoPs and the location of machines.
@@ -65,6 +75,9 @@ func (m Machine) over(under Machine) Machine {
 	m.Provider = first(m.Provider, under.Provider)
 	m.ServerType = first(m.ServerType, under.ServerType)
 	m.Location = first(m.Location, under.Location)
+	if len(m.Elsewhere) == 0 {
+		m.Elsewhere = under.Elsewhere
+	}
 	m.Image = first(m.Image, under.Image)
 	m.Disks.MinGB = first(m.Disks.MinGB, under.Disks.MinGB)
 	if len(m.Disks.Serials) == 0 {

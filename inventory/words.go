@@ -39,6 +39,15 @@ func isWord(s string) bool {
 	return s != "" && len(s) <= 100 && s[0] != '-' && s[0] != '.' && madeOf(s, lower+digits+"-._")
 }
 
+func isServerNumber(s string) bool {
+	return s != "" && len(s) <= 10 && s[0] != '0' && madeOf(s, digits)
+}
+
+// isServiceName: nothing in it may change the meaning of a URL that it is put into.
+func isServiceName(s string) bool {
+	return len(s) <= 253 && strings.Contains(s, ".") && !slices.ContainsFunc(strings.Split(s, "."), func(l string) bool { return !isLabel(l) })
+}
+
 func isEnvName(s string) bool {
 	return s != "" && strings.IndexByte(digits, s[0]) < 0 && madeOf(s, lower+strings.ToUpper(lower)+digits+"_")
 }

@@ -8,9 +8,8 @@ import (
 	"strings"
 
 	"popfleet/inventory"
-	"popfleet/provision/drivers"
 	"popfleet/provision/hetznercloud"
-	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/stack"
 )
 
@@ -38,11 +37,11 @@ func (s *session) openClouds(ctx context.Context) (*clouds, error) {
 
 func (c *clouds) close() { c.hetzner.Close() }
 
-func (c *clouds) provider(name string) (lifecycle.Provider, error) {
+func (c *clouds) provider(name string) (provider.Provider, error) {
 	if name != "hetznercloud" {
 		return nil, fmt.Errorf("no driver for provider %q", name)
 	}
-	return drivers.HetznerCloud{Driver: c.hetzner}, nil
+	return c.hetzner.Machines(), nil
 }
 
 // addresses of all servers the provider has for this fleet, by node, IPv4 first.

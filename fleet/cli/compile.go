@@ -16,6 +16,7 @@ import (
 	"popfleet/playbooks/release"
 	"popfleet/playbooks/spec"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -48,8 +49,8 @@ func (c *compiler) Compile(_ context.Context, node string) (spec.Node, remote.Bl
 }
 
 // servingProbe asks a node's edge from outside, as a client would: TLS with the fleet's authority, then the app.
-func (s *session) servingProbe(d dial.Dialer) func(context.Context, lifecycle.Node, lifecycle.Server) error {
-	return func(ctx context.Context, n lifecycle.Node, server lifecycle.Server) error {
+func (s *session) servingProbe(d dial.Dialer) func(context.Context, lifecycle.Node, provider.Server) error {
+	return func(ctx context.Context, n lifecycle.Node, server provider.Server) error {
 		authority, err := s.vault.CACertPEM()
 		if err != nil {
 			return err

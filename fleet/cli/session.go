@@ -21,6 +21,7 @@ import (
 	"popfleet/playbooks/release"
 	"popfleet/playbooks/spec"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -197,7 +198,7 @@ func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 const longestPoll = 2 * time.Second
 
 // provider is a driver with power over machines where there is a token, and what the vault remembers where not.
-func (s *session) provider(name string) (lifecycle.Provider, error) {
+func (s *session) provider(name string) (provider.Provider, error) {
 	if s.clouds != nil {
 		return s.clouds.provider(name)
 	}

@@ -14,6 +14,7 @@ import (
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -88,7 +89,7 @@ func (w *watcher) attempt(ctx context.Context, n inventory.Resolved, state vault
 	a := &attempted{watcher: w, node: n.Name, bootBefore: bootBefore}
 	d := w.deps.Lifecycle
 	d.Run, d.Journal, d.Progress, d.Lease, d.Compiler = w.runID, lasting{d.Journal, w}, a.hear, nil, nil
-	d.Provider = func(string) (lifecycle.Provider, error) {
+	d.Provider = func(string) (provider.Provider, error) {
 		return lifecycle.Remembered{Memory: d.Memory, Nodes: []string{n.Name}}, nil
 	}
 	d.Allow = func(ctx context.Context, _ lifecycle.Node, _ lifecycle.Observation) error {

@@ -12,6 +12,7 @@ import (
 	"popfleet/lab/inprocess"
 	"popfleet/playbooks/spec"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -39,7 +40,7 @@ func TestControllerUnlocksByItsPolicy(t *testing.T) {
 	must(t, m.Reset(t.Context()))
 	w.until(t, "fsn-1", lifecycle.Locked)
 	d := w.newDeps(t)
-	d.Provider = func(string) (lifecycle.Provider, error) {
+	d.Provider = func(string) (provider.Provider, error) {
 		return lifecycle.Remembered{Memory: w.vault, Nodes: []string{"fsn-1"}}, nil
 	}
 	hold := errors.New("not expected to boot")

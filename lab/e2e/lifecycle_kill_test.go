@@ -14,9 +14,9 @@ import (
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/lab/inprocess"
-	"popfleet/provision/drivers"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 )
 
 // mortal counts every boundary at which a run touches the world: journal, vault, provider API, machines. At the chosen
@@ -141,7 +141,7 @@ func (w *world) liveUntil(t *testing.T, k int) (where string, died bool) {
 	deps := w.newDeps(t)
 	deps.Journal, deps.Memory = &mortalJournal{mortal: m}, mortalMemory{m, w.vault}
 	deps.Dial = mortalDialer{m, deps.Dial}
-	deps.Provider = func(string) (lifecycle.Provider, error) { return drivers.HetznerCloud{Driver: driver}, nil }
+	deps.Provider = func(string) (provider.Provider, error) { return driver.Machines(), nil }
 	deps.Rent = func(ctx context.Context, node string) error {
 		_, err := driver.EnsureServer(ctx, hetznercloud.ServerSpec{Name: node, ServerType: "cx23", Location: "fsn1", Image: "debian-12",
 			Labels: hetznercloud.Labels("demo", node, node)})

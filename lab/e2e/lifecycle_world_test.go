@@ -22,9 +22,9 @@ import (
 	"popfleet/lab/inprocess"
 	"popfleet/lab/scripted"
 	"popfleet/playbooks/spec"
-	"popfleet/provision/drivers"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -93,7 +93,7 @@ func (w *world) newDeps(t testing.TB) lifecycle.Deps {
 	blobs := texts{digest(image): image}
 	return lifecycle.Deps{
 		Fleet: "demo", Operator: "tester", Run: "run-" + t.Name(), Keys: w.vault, Memory: w.vault, Journal: &memoryJournal{},
-		Provider: func(string) (lifecycle.Provider, error) { return drivers.HetznerCloud{Driver: w.driver}, nil },
+		Provider: func(string) (provider.Provider, error) { return w.driver.Machines(), nil },
 		Compiler: &compiler{content: "first"}, Agent: w.agent, Dial: d, Pace: quickPace, Poll: 5 * time.Millisecond,
 		Image: func(context.Context) (lifecycle.Image, error) {
 			return lifecycle.Image{Blob: spec.Blob{SHA256: digest(image), SizeBytes: int64(len(image))}, Blobs: blobs}, nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
+
+	"popfleet/provision/provider"
 )
 
 // goneAfter is how many polls in a row may miss an action before it counts as gone: a fresh action may take a moment to
@@ -19,8 +21,8 @@ const goneAfter = 3
 // actionDeadline bounds one action at pace 1. Creates take some seconds, power actions less.
 const actionDeadline = 3 * time.Minute
 
-// await waits for actions to succeed. A failed action is an [Error] that wraps ErrActionFailed or a more exact kind;
-// one the API no longer knows is ErrActionGone, and the caller looks at the object instead.
+// await waits for actions to succeed. A failed action is an [Error] that wraps provider.ErrActionFailed or a more exact kind;
+// one the API no longer knows is provider.ErrActionGone, and the caller looks at the object instead.
 func (d *Driver) await(ctx context.Context, op string, actions ...*hcloud.Action) error {
 	limit := d.opts.Pace.Of(actionDeadline)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %s", limit))
@@ -38,7 +40,7 @@ func (d *Driver) await(ctx context.Context, op string, actions ...*hcloud.Action
 
 func (d *Driver) awaitOne(ctx context.Context, op string, a *hcloud.Action) error {
 	if a.Status == hcloud.ActionStatusRunning {
-		waiting(ctx, "%s: waiting for the provider's action %s (%d)", op, a.Command, a.ID)
+		say(ctx, "%s: waiting for the provider's action %s (%d)", op, a.Command, a.ID)
 		done, err := d.actions.wait(ctx, a.ID)
 		if err != nil {
 			return actionWaitError(op, a, err)
@@ -52,18 +54,18 @@ func (d *Driver) awaitOne(ctx context.Context, op string, a *hcloud.Action) erro
 	if kind, hint := kindOf(err); kind != nil {
 		return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
 	}
-	return &Error{Op: op, Kind: ErrActionFailed, Err: err}
+	return &Error{Op: op, Kind: provider.ErrActionFailed, Err: err}
 }
 
 func actionWaitError(op string, a *hcloud.Action, err error) error {
 	op = fmt.Sprintf("%s: action %s (%d)", op, a.Command, a.ID)
-	if errors.Is(err, ErrActionGone) {
-		return &Error{Op: op, Kind: ErrActionGone}
+	if errors.Is(err, provider.ErrActionGone) {
+		return &Error{Op: op, Kind: provider.ErrActionGone}
 	}
 	if errors.Is(err, context.Canceled) || codeOf(err) != "" {
 		return explain(op, err)
 	}
-	return &Error{Op: op, Kind: ErrTimeout, Err: err, Hint: "run the same command again to go on"}
+	return &Error{Op: op, Kind: provider.ErrTimeout, Err: err, Hint: "run the same command again to go on"}
 }
 
 func (d *Driver) fetchActions(ctx context.Context, ids []int64) (map[int64]*hcloud.Action, error) {
@@ -203,7 +205,7 @@ func (w *watcher) settle(ids []int64, found map[int64]*hcloud.Action) {
 		switch a := found[id]; {
 		case a == nil:
 			if p.misses++; p.misses >= goneAfter {
-				w.finish(id, p, nil, ErrActionGone)
+				w.finish(id, p, nil, provider.ErrActionGone)
 			}
 		case a.Status != hcloud.ActionStatusRunning:
 			w.finish(id, p, a, nil)

@@ -4,7 +4,7 @@
 // It never decides what should exist (provision/stack does) nor what a node needs next (provision/lifecycle does), it
 // never retries for ever, and it never logs or returns the token. A call fails with an [Error] that says what was tried,
 // why it stopped and what an operator can do; transient answers are retried inside a budget, aloud, through the callback
-// of [WithWaiting].
+// of [provider.WithWaiting].
 package hetznercloud
 
 import (
@@ -17,6 +17,7 @@ import (
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 
 	"popfleet/internal/pace"
+	"popfleet/provision/provider"
 )
 
 // Secret is what the driver needs of a secret: its bytes, once.
@@ -67,7 +68,7 @@ type Driver struct {
 // New returns a driver. It does not talk to the API yet.
 func New(o Options) (*Driver, error) {
 	if o.Token == nil || len(o.Token.Reveal()) == 0 {
-		return nil, &Error{Op: "hetzner cloud", Kind: ErrUnauthorized, Hint: tokenHint, Err: fmt.Errorf("no token")}
+		return nil, &Error{Op: "hetzner cloud", Kind: provider.ErrUnauthorized, Hint: tokenHint, Err: fmt.Errorf("no token")}
 	}
 	o = o.withDefaults()
 	clientOpts := []hcloud.ClientOption{
@@ -93,18 +94,9 @@ func (d *Driver) Close() {
 	}
 }
 
-type waitingKey struct{}
-
-// WithWaiting returns a context whose calls report to f what they wait for, in words for people. f may be called from
-// any goroutine and must not block.
-func WithWaiting(ctx context.Context, f func(waiting string)) context.Context {
-	return context.WithValue(ctx, waitingKey{}, f)
-}
-
-func waiting(ctx context.Context, format string, args ...any) {
-	if f, ok := ctx.Value(waitingKey{}).(func(string)); ok && f != nil {
-		f(fmt.Sprintf(format, args...))
-	}
+// say tells whoever listens what is waited for.
+func say(ctx context.Context, format string, args ...any) {
+	provider.Waiting(ctx)(fmt.Sprintf(format, args...))
 }
 
 // sleep waits for d or the end of ctx.

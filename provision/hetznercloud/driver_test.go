@@ -18,6 +18,7 @@ import (
 	"popfleet/inventory"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/hetznercloud/hetznertest"
+	"popfleet/provision/provider"
 )
 
 const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJjx2vSXzPz5vqgM5q4WmpCYmN0zkqQaO9M8wEyXmqGf fleet"
@@ -89,8 +90,8 @@ func TestNameOfAStrangerIsNotAdopted(t *testing.T) {
 	mustServer(t, d)
 	other := spec("fsn-1")
 	other.Labels = hetznercloud.Labels("other", "fsn-1", "server.fsn-1")
-	if _, err := d.EnsureServer(t.Context(), other); !errors.Is(err, hetznercloud.ErrNameTaken) {
-		t.Fatalf("error %v, want ErrNameTaken", err)
+	if _, err := d.EnsureServer(t.Context(), other); !errors.Is(err, provider.ErrNameTaken) {
+		t.Fatalf("error %v, want provider.ErrNameTaken", err)
 	}
 }
 
@@ -108,8 +109,8 @@ func TestTwoServersWithOurLabelsAreNotGuessedBetween(t *testing.T) {
 			return
 		}
 	})
-	if _, _, err := d.Describe(t.Context(), "demo", "fsn-1"); !errors.Is(err, hetznercloud.ErrAmbiguous) {
-		t.Fatalf("error %v, want ErrAmbiguous", err)
+	if _, _, err := d.Describe(t.Context(), "demo", "fsn-1"); !errors.Is(err, provider.ErrAmbiguous) {
+		t.Fatalf("error %v, want provider.ErrAmbiguous", err)
 	}
 }
 
@@ -149,7 +150,7 @@ func TestTransientAnswersAreRetriedAloud(t *testing.T) {
 			api.Before = failing(2, http.MethodPost, "/servers", c.status, c.code)
 			var mu sync.Mutex
 			var said []string
-			ctx := hetznercloud.WithWaiting(t.Context(), func(s string) {
+			ctx := provider.WithWaiting(t.Context(), func(s string) {
 				mu.Lock()
 				defer mu.Unlock()
 				said = append(said, s)
@@ -176,10 +177,10 @@ func TestFinalAnswersStopAtOnce(t *testing.T) {
 		want   error
 		hint   string
 	}{
-		"no capacity":  {412, "resource_unavailable", hetznercloud.ErrUnavailable, "location"},
-		"placement":    {409, "placement_error", hetznercloud.ErrUnavailable, "location"},
-		"unauthorized": {401, "unauthorized", hetznercloud.ErrUnauthorized, "HCLOUD_TOKEN"},
-		"read only":    {403, "forbidden", hetznercloud.ErrUnauthorized, "token_command"},
+		"no capacity":  {412, "resource_unavailable", provider.ErrUnavailable, "location"},
+		"placement":    {409, "placement_error", provider.ErrUnavailable, "location"},
+		"unauthorized": {401, "unauthorized", provider.ErrUnauthorized, "HCLOUD_TOKEN"},
+		"read only":    {403, "forbidden", provider.ErrUnauthorized, "token_command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			api, d := setup(t)
@@ -226,8 +227,8 @@ func TestBudgetEnds(t *testing.T) {
 	defer d.Close()
 	api.Before = failing(1<<30, http.MethodGet, "/servers", 423, "locked")
 	_, _, err = d.Describe(t.Context(), "demo", "fsn-1")
-	if !errors.Is(err, hetznercloud.ErrBudget) || !strings.Contains(err.Error(), "locked") {
-		t.Fatalf("error %v, want ErrBudget that says locked", err)
+	if !errors.Is(err, provider.ErrBudget) || !strings.Contains(err.Error(), "locked") {
+		t.Fatalf("error %v, want provider.ErrBudget that says locked", err)
 	}
 }
 
@@ -244,11 +245,11 @@ func TestRescueAndBack(t *testing.T) {
 	api, d := setup(t)
 	s := mustServer(t, d)
 	for round, wantReset := range []bool{false, true} { // from off, then from running
-		rescue, err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key")
+		rescue, err := d.Machines().EnterRescue(t.Context(), s.ID, provider.Restart{Key: provider.SSHKey{Name: "demo-key", Public: publicKey}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rescue.Trust != "tofu" || len(rescue.HostKeys) != 0 || booted(api) != "rescue" {
+		if rescue.Origin != provider.FirstUse || len(rescue.Fingerprints) != 0 || booted(api) != "rescue" {
 			t.Errorf("round %d: %+v, booted %v", round, rescue, booted(api))
 		}
 		if got := slices.Contains(api.Requests(), "POST /servers/"+s.ID+"/actions/reset"); got != wantReset {
@@ -271,7 +272,7 @@ func TestRescueThatIsOnAlreadyIsSwitchedOffFirst(t *testing.T) {
 			s["rescue_enabled"] = true
 		}
 	})
-	if _, err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
+	if err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Contains(api.Requests(), "POST /servers/"+s.ID+"/actions/disable_rescue") || booted(api) != "rescue" {
@@ -290,7 +291,7 @@ func TestLostReplyOfPowerOnStillEndsInRescue(t *testing.T) {
 			api.After = func(r *http.Request) bool {
 				return strings.HasSuffix(r.URL.Path, "/actions/"+call) && lost.CompareAndSwap(false, true)
 			}
-			if _, err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
+			if err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
 				t.Fatal(err)
 			}
 			if booted(api) != "rescue" || !lost.Load() {
@@ -311,7 +312,7 @@ func TestActionThatTheAPIForgets(t *testing.T) {
 		}
 		return false
 	}
-	if _, err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
+	if err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
 		t.Fatal(err)
 	}
 	if booted(api) != "rescue" {
@@ -338,7 +339,7 @@ func TestCancelledWaitEndsAtOnce(t *testing.T) {
 	api, d := setup(t)
 	api.Polls = 1 << 30
 	ctx, cancel := context.WithCancel(t.Context())
-	ctx = hetznercloud.WithWaiting(ctx, func(string) { cancel() })
+	ctx = provider.WithWaiting(ctx, func(string) { cancel() })
 	if _, err := d.EnsureServer(ctx, spec("fsn-1")); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want canceled", err)
 	}
@@ -356,11 +357,11 @@ func TestReverseActivityDelete(t *testing.T) {
 	if err != nil || now.Reverse4 != "fsn-1.demo.test" || now.Reverse6 != "fsn-1.demo.test" {
 		t.Errorf("reverse %q %q %v", now.Reverse4, now.Reverse6, err)
 	}
-	if _, err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
+	if err := d.EnterRescue(t.Context(), s.ID, publicKey, "demo-key"); err != nil {
 		t.Fatal(err)
 	}
 	acts, err := d.Activity(t.Context(), s.ID, time.Time{})
-	if err != nil || !slices.ContainsFunc(acts, func(a hetznercloud.Activity) bool { return a.Command == "enable_rescue" && a.Risky }) {
+	if err != nil || !slices.ContainsFunc(acts, func(a provider.Activity) bool { return a.What == "enable_rescue" && a.Risky }) {
 		t.Errorf("activity %v %v", acts, err)
 	}
 	for range 2 { // the second time it is gone already
@@ -408,13 +409,13 @@ func TestTokenIsNeverShown(t *testing.T) {
 	}
 	defer d.Close()
 	_, _, err = d.Describe(t.Context(), "demo", "fsn-1")
-	if !errors.Is(err, hetznercloud.ErrUnauthorized) {
-		t.Fatalf("error %v, want ErrUnauthorized", err)
+	if !errors.Is(err, provider.ErrUnauthorized) {
+		t.Fatalf("error %v, want provider.ErrUnauthorized", err)
 	}
 	if strings.Contains(err.Error()+log.String(), token) {
 		t.Errorf("the token is shown: %v / %s", err, &log)
 	}
-	if _, err := hetznercloud.New(hetznercloud.Options{Token: inventory.Secret{}}); !errors.Is(err, hetznercloud.ErrUnauthorized) {
+	if _, err := hetznercloud.New(hetznercloud.Options{Token: inventory.Secret{}}); !errors.Is(err, provider.ErrUnauthorized) {
 		t.Errorf("no token: %v", err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
+
+	"popfleet/provision/provider"
 )
 
 // kind is how one kind of object is found and created; T is hcloud-go's type for it.
@@ -45,7 +47,7 @@ func ensure[T any](ctx context.Context, d *Driver, k kind[T], name string, label
 	if err != nil {
 		return nil, err
 	}
-	if err := d.await(ctx, op, actions...); err != nil && !kindIs(err, ErrActionGone) {
+	if err := d.await(ctx, op, actions...); err != nil && !kindIs(err, provider.ErrActionGone) {
 		return nil, err
 	}
 	return object, nil
@@ -53,7 +55,7 @@ func ensure[T any](ctx context.Context, d *Driver, k kind[T], name string, label
 
 func onlyOne[T any](op string, found []*T) (*T, error) {
 	if len(found) > 1 {
-		return nil, &Error{Op: op, Kind: ErrAmbiguous, Err: fmt.Errorf("%d of them", len(found)),
+		return nil, &Error{Op: op, Kind: provider.ErrAmbiguous, Err: fmt.Errorf("%d of them", len(found)),
 			Hint: "look at them in the provider's console and remove the labels from those that are not wanted"}
 	}
 	return found[0], nil
@@ -65,7 +67,7 @@ func adopt[T any](ctx context.Context, k kind[T], op, name string, labels map[st
 		return nil, err
 	}
 	if object == nil || !carries(k.labels(object), identity(labels)) {
-		return nil, &Error{Op: op, Kind: ErrNameTaken, Err: cause,
+		return nil, &Error{Op: op, Kind: provider.ErrNameTaken, Err: cause,
 			Hint: "rename or delete the other object, or give the fleet another name"}
 	}
 	return object, nil

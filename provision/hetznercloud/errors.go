@@ -11,49 +11,14 @@ import (
 	"syscall"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
-)
 
-// What a caller can act on. Every error of the driver that has one of these reasons wraps it.
-var (
-	ErrUnauthorized = errors.New("the API token is refused")
-	ErrUnavailable  = errors.New("no capacity for this server type at this location")
-	ErrNotFound     = errors.New("no such object")
-	ErrNameTaken    = errors.New("the name is taken by an object that is not ours")
-	ErrAmbiguous    = errors.New("more than one object carries our labels")
-	ErrProtected    = errors.New("the object is protected against deletion")
-	ErrActionFailed = errors.New("the provider's action failed")
-	ErrActionGone   = errors.New("the provider no longer knows the action")
-	ErrTimeout      = errors.New("gave up waiting")
-	ErrBudget       = errors.New("still failing after all tries")
+	"popfleet/provision/provider"
 )
 
 const tokenHint = "set HCLOUD_TOKEN, or providers.hetznercloud.token_command in the fleet file, to a read-write token of this project"
 
-// Error is a failed call: what was tried, why it stopped, and what an operator may do about it.
-type Error struct {
-	Op   string // "enable rescue of server 42"
-	Kind error  // one of the Err values above, or nil
-	Hint string // may be empty
-	Err  error  // the cause
-}
-
-func (e *Error) Error() string {
-	parts := []string{e.Op}
-	if e.Kind != nil {
-		parts = append(parts, e.Kind.Error())
-	}
-	if e.Err != nil {
-		parts = append(parts, e.Err.Error())
-	}
-	s := strings.Join(parts, ": ")
-	if e.Hint != "" {
-		s += " (" + e.Hint + ")"
-	}
-	return s
-}
-
-// Unwrap gives both the kind and the cause to errors.Is and errors.As.
-func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
+// Error is a failed call of this driver.
+type Error = provider.Error
 
 // explain gives err its kind and hint; nil stays nil and an *Error is kept as it is.
 func explain(op string, err error) error {
@@ -71,20 +36,20 @@ func explain(op string, err error) error {
 func kindOf(err error) (kind error, hint string) {
 	switch code := codeOf(err); code {
 	case hcloud.ErrorCodeUnauthorized:
-		return ErrUnauthorized, tokenHint
+		return provider.ErrUnauthorized, tokenHint
 	case hcloud.ErrorCodeForbidden:
-		return ErrUnauthorized, "the token may only read; " + tokenHint
+		return provider.ErrUnauthorized, "the token may only read; " + tokenHint
 	case hcloud.ErrorCodeResourceUnavailable, hcloud.ErrorCodePlacementError:
-		return ErrUnavailable, "this can last for weeks: choose another server_type or location in the fleet file"
+		return provider.ErrUnavailable, "this can last for weeks: choose another server_type or location in the fleet file"
 	case hcloud.ErrorCodeResourceLimitExceeded:
 		return nil, "the project's limit is reached: ask Hetzner to raise it or delete what is not used"
 	case hcloud.ErrorCodeNotFound:
-		return ErrNotFound, ""
+		return provider.ErrNotFound, ""
 	case hcloud.ErrorCodeProtected:
-		return ErrProtected, "lift the protection in the provider's console first"
+		return provider.ErrProtected, "lift the protection in the provider's console first"
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return ErrTimeout, ""
+		return provider.ErrTimeout, ""
 	}
 	return nil, ""
 }

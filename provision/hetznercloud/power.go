@@ -2,20 +2,13 @@ package hetznercloud
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
+
+	"popfleet/provision/provider"
 )
-
-// TrustTOFU says that the provider publishes no host key of its rescue system: the first key seen has to be taken.
-const TrustTOFU = "tofu"
-
-// Rescue is what the provider lets us know about the rescue system it boots.
-type Rescue struct {
-	Trust    string   // how the host keys are known: always TrustTOFU here
-	HostKeys []string // none: Hetzner Cloud publishes no rescue host keys
-}
 
 // rounds bounds how often a power step is begun again after a reply that may or may not have taken effect.
 const rounds = 3
@@ -26,21 +19,17 @@ const rounds = 3
 //
 // It returns when the provider has started the machine. Whether rescue really came up, and not the disk, is for the
 // caller to see on the machine (the API can say rescue and boot the disk).
-func (d *Driver) EnterRescue(ctx context.Context, id, sshPublicKey, ensureKeyName string) (Rescue, error) {
+func (d *Driver) EnterRescue(ctx context.Context, id, sshPublicKey, ensureKeyName string) error {
 	op := "enter rescue on server " + id
 	key, err := d.EnsureSSHKey(ctx, SSHKeySpec{Name: ensureKeyName, PublicKey: sshPublicKey})
 	if err != nil {
-		return Rescue{}, err
+		return err
 	}
 	keyID, err := parseID(op, key.ID)
 	if err != nil {
-		return Rescue{}, err
+		return err
 	}
-	err = d.inRounds(ctx, op, func() error { return d.enterRescueOnce(ctx, op, id, keyID) })
-	if err != nil {
-		return Rescue{}, err
-	}
-	return Rescue{Trust: TrustTOFU}, nil
+	return d.inRounds(ctx, op, func() error { return d.enterRescueOnce(ctx, op, id, keyID) })
 }
 
 func (d *Driver) enterRescueOnce(ctx context.Context, op, id string, keyID int64) error {
@@ -128,10 +117,10 @@ func (d *Driver) inRounds(ctx context.Context, op string, step func() error) err
 		if err == nil || round == rounds || ctx.Err() != nil {
 			return err
 		}
-		if !mayHaveHappened(err) && !kindIs(err, ErrActionFailed) {
+		if !mayHaveHappened(err) && !kindIs(err, provider.ErrActionFailed) {
 			return err
 		}
-		waiting(ctx, "%s: %v; looking again before round %d", op, err, round+1)
+		say(ctx, "%s: %v; looking again before round %d", op, err, round+1)
 		if err := sleep(ctx, jitter(d.opts.Backoff)); err != nil {
 			return explain(op, err)
 		}
@@ -169,17 +158,9 @@ func (d *Driver) actOnce(ctx context.Context, op string, start func(context.Cont
 	return d.await(ctx, op, action)
 }
 
-// Activity is something that was done to a server through the API, by us or by anyone else who holds a token.
-type Activity struct {
-	ID      string
-	Command string
-	Started time.Time
-	Status  string
-	Risky   bool // can put a foreign system in front of the disk
-}
-
-// Activity lists what was done to the server since then, oldest first. The unlock policy compares it with what we did.
-func (d *Driver) Activity(ctx context.Context, id string, since time.Time) ([]Activity, error) {
+// Activity lists what was done to the server through the API since then, by us or by anyone else who holds a token,
+// oldest first, and after it what is armed for the next start.
+func (d *Driver) Activity(ctx context.Context, id string, since time.Time) ([]provider.Activity, error) {
 	op := "list actions of server " + id
 	ref, err := serverRef(op, id)
 	if err != nil {
@@ -194,21 +175,37 @@ func (d *Driver) Activity(ctx context.Context, id string, since time.Time) ([]Ac
 	if err != nil {
 		return nil, err
 	}
-	var out []Activity
+	var out []provider.Activity
 	for _, a := range list {
-		if a.Started.Before(since) {
-			continue
+		if !a.Started.Before(since) {
+			out = append(out, provider.Activity{At: a.Started, Ref: strconv.FormatInt(a.ID, 10), What: a.Command, Risky: risky(a.Command)})
 		}
-		out = append(out, Activity{ID: fmt.Sprint(a.ID), Command: a.Command, Started: a.Started,
-			Status: string(a.Status), Risky: risky(a.Command)})
+	}
+	armed, err := d.armed(ctx, op, id)
+	return append(out, armed...), err
+}
+
+// armed is what the next start would bring instead of the disk.
+func (d *Driver) armed(ctx context.Context, op, id string) ([]provider.Activity, error) {
+	s, err := d.getServer(ctx, op, id)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	var out []provider.Activity
+	if s.RescueEnabled {
+		out = append(out, provider.Activity{What: "rescue_enabled", Risky: true})
+	}
+	if s.ISO != nil {
+		out = append(out, provider.Activity{What: "iso " + s.ISO.Name, Risky: true})
 	}
 	return out, nil
 }
 
+// risky actions can put a foreign system in front of the disk, or copy it.
 func risky(command string) bool {
 	switch command {
 	case "enable_rescue", "attach_iso", "rebuild_server", "rebuild", "request_console", "reset_password",
-		"reset_server_password", "attach_volume", "change_server_type":
+		"reset_server_password", "attach_volume", "change_server_type", "create_image", "enable_backup":
 		return true
 	}
 	return false

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"popfleet/provision/provider"
 )
 
 const maxPause = 15 * time.Second
@@ -38,10 +40,10 @@ func (d *Driver) retry(ctx context.Context, op string, repeatable bool, f func(c
 		}
 		spent := time.Since(start)
 		if spent+pause > d.opts.Budget {
-			return &Error{Op: op, Kind: ErrBudget, Hint: "run the same command again to go on",
+			return &Error{Op: op, Kind: provider.ErrBudget, Hint: "run the same command again to go on",
 				Err: fmt.Errorf("%s, %d tries in %s: %w", v.reason, try, spent.Round(time.Second), err)}
 		}
-		waiting(ctx, "%s: %s; try %d in %s", op, v.reason, try+1, pause.Round(100*time.Millisecond))
+		say(ctx, "%s: %s; try %d in %s", op, v.reason, try+1, pause.Round(100*time.Millisecond))
 		d.opts.Log.DebugContext(ctx, "retry", "op", op, "reason", v.reason, "try", try, "pause", pause)
 		if err := sleep(ctx, jitter(pause)); err != nil {
 			return explain(op, err)
@@ -64,8 +66,8 @@ func jitter(d time.Duration) time.Duration {
 
 // mayHaveHappened says whether a failed call may have taken effect all the same.
 func mayHaveHappened(err error) bool {
-	if errors.Is(err, ErrBudget) {
+	if errors.Is(err, provider.ErrBudget) {
 		return false // it was repeated enough
 	}
-	return judge(err).ambiguous || errors.Is(err, ErrActionGone)
+	return judge(err).ambiguous || errors.Is(err, provider.ErrActionGone)
 }

@@ -2,6 +2,7 @@ package hetznercloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
+
+	"popfleet/provision/provider"
 )
 
 // Server is a rented server as the API describes it now.
@@ -35,6 +38,7 @@ type ServerSpec struct {
 	Name           string
 	ServerType     string
 	Location       string
+	Elsewhere      []provider.Place // tried in order when there is no room for ServerType at Location
 	Image          string
 	SSHKeys        []string // ids
 	Networks       []string // ids
@@ -76,8 +80,27 @@ func (d *Driver) Server(ctx context.Context, id string) (Server, bool, error) {
 }
 
 // EnsureServer returns the server that carries spec's labels, and creates it, powered off, when there is none. It is
-// safe to repeat: a server whose create was interrupted, or whose reply was lost, is found and adopted.
+// safe to repeat: a server whose create was interrupted, or whose reply was lost, is found and adopted. Where there is no
+// room it goes on with the next place of the spec: a lack can last for weeks.
 func (d *Driver) EnsureServer(ctx context.Context, spec ServerSpec) (Server, error) {
+	places := append([]provider.Place{{Type: spec.ServerType, Location: spec.Location}}, spec.Elsewhere...)
+	var full []error
+	for i, p := range places {
+		spec.ServerType, spec.Location = p.Type, p.Location
+		s, err := d.ensureHere(ctx, spec)
+		if !kindIs(err, provider.ErrUnavailable) {
+			return s, err
+		}
+		full = append(full, fmt.Errorf("%s at %s: %w", p.Type, p.Location, err))
+		if i+1 < len(places) {
+			say(ctx, "create server %s: no room for a %s at %s; trying a %s at %s", spec.Name, p.Type, p.Location,
+				places[i+1].Type, places[i+1].Location)
+		}
+	}
+	return Server{}, errors.Join(full...)
+}
+
+func (d *Driver) ensureHere(ctx context.Context, spec ServerSpec) (Server, error) {
 	op := "create server " + spec.Name
 	if err := CheckLabels(spec.Labels); err != nil {
 		return Server{}, &Error{Op: op, Err: err}
@@ -92,11 +115,10 @@ func (d *Driver) EnsureServer(ctx context.Context, spec ServerSpec) (Server, err
 		if err == nil {
 			return s, nil
 		}
-		if round == rounds || codeOf(err) == hcloud.ErrorCodeResourceUnavailable || kindIs(err, ErrUnavailable) ||
-			!kindIs(err, ErrActionFailed) {
+		if round == rounds || !kindIs(err, provider.ErrActionFailed) || kindIs(err, provider.ErrUnavailable) {
 			return Server{}, err
 		}
-		waiting(ctx, "%s: %v; starting afresh", op, err)
+		say(ctx, "%s: %v; starting afresh", op, err)
 	}
 }
 
@@ -122,7 +144,7 @@ func (d *Driver) createServer(ctx context.Context, op string, opts hcloud.Server
 	if err != nil {
 		return Server{}, err
 	}
-	if err := d.await(ctx, op, actions...); err != nil && !kindIs(err, ErrActionGone) {
+	if err := d.await(ctx, op, actions...); err != nil && !kindIs(err, provider.ErrActionGone) {
 		return Server{}, d.clearFailedCreate(ctx, op, server, err)
 	}
 	settled, err := d.settle(ctx, op, strconv.FormatInt(server.ID, 10))
@@ -139,7 +161,7 @@ func (d *Driver) adoptByName(ctx context.Context, opts hcloud.ServerCreateOpts, 
 		return nil, err
 	}
 	if s == nil || !carries(s.Labels, identity(opts.Labels)) {
-		return nil, &Error{Op: "create server " + opts.Name, Kind: ErrNameTaken, Err: cause,
+		return nil, &Error{Op: "create server " + opts.Name, Kind: provider.ErrNameTaken, Err: cause,
 			Hint: "rename or delete the other server, or give the fleet another name"}
 	}
 	return s, nil
@@ -148,7 +170,7 @@ func (d *Driver) adoptByName(ctx context.Context, opts hcloud.ServerCreateOpts, 
 // clearFailedCreate removes what a failed create left, so that the next round does not adopt a wreck. A server that
 // became usable all the same stays, and the next round adopts it.
 func (d *Driver) clearFailedCreate(ctx context.Context, op string, s *hcloud.Server, cause error) error {
-	if s == nil || ctx.Err() != nil || !kindIs(cause, ErrActionFailed) && !kindIs(cause, ErrUnavailable) {
+	if s == nil || ctx.Err() != nil || !kindIs(cause, provider.ErrActionFailed) && !kindIs(cause, provider.ErrUnavailable) {
 		return cause
 	}
 	id := strconv.FormatInt(s.ID, 10)
@@ -204,7 +226,7 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.await(ctx, op, action); err != nil && !kindIs(err, ErrActionGone) {
+	if err := d.await(ctx, op, action); err != nil && !kindIs(err, provider.ErrActionGone) {
 		return err
 	}
 	return nil
@@ -278,7 +300,7 @@ func (d *Driver) pickServer(ctx context.Context, labels map[string]string) (*hcl
 	case 1:
 		return list[0], nil
 	}
-	return nil, &Error{Op: "find server by " + selector(labels), Kind: ErrAmbiguous,
+	return nil, &Error{Op: "find server by " + selector(labels), Kind: provider.ErrAmbiguous,
 		Err:  fmt.Errorf("servers %d and %d", list[0].ID, list[1].ID),
 		Hint: "look at both in the provider's console and remove the labels from the one that is not wanted"}
 }
@@ -303,14 +325,14 @@ func (d *Driver) settle(ctx context.Context, op, id string) (*hcloud.Server, err
 			return nil, err
 		}
 		if s == nil {
-			return nil, &Error{Op: op, Kind: ErrNotFound, Err: fmt.Errorf("server %s is gone", id)}
+			return nil, &Error{Op: op, Kind: provider.ErrNotFound, Err: fmt.Errorf("server %s is gone", id)}
 		}
 		if !s.Locked && (s.Status == hcloud.ServerStatusOff || s.Status == hcloud.ServerStatusRunning) {
 			return s, nil
 		}
-		waiting(ctx, "%s: the server is %s, locked %t", op, s.Status, s.Locked)
+		say(ctx, "%s: the server is %s, locked %t", op, s.Status, s.Locked)
 		if err := sleep(ctx, d.opts.Backoff); err != nil {
-			return nil, &Error{Op: op, Kind: ErrTimeout, Err: fmt.Errorf("server is %s, locked %t: %w", s.Status, s.Locked, err),
+			return nil, &Error{Op: op, Kind: provider.ErrTimeout, Err: fmt.Errorf("server is %s, locked %t: %w", s.Status, s.Locked, err),
 				Hint: "run the same command again to go on"}
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 	"golang.org/x/crypto/ssh"
+
+	"popfleet/provision/provider"
 )
 
 // SSHKeySpec is a public key that rescue systems let in.
@@ -61,7 +63,7 @@ func (d *Driver) keyAfterClash(ctx context.Context, op, fingerprint string, caus
 	if err != nil || key != nil {
 		return key, err
 	}
-	return nil, &Error{Op: op, Kind: ErrNameTaken, Err: cause, Hint: "another public key has this name in the project: rename or delete it"}
+	return nil, &Error{Op: op, Kind: provider.ErrNameTaken, Err: cause, Hint: "another public key has this name in the project: rename or delete it"}
 }
 
 // SSHKey reads a key by id; false means that it does not exist.

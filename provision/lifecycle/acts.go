@@ -14,6 +14,7 @@ import (
 	"popfleet/internal/pace"
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -70,7 +71,7 @@ func (n *node) installOrder(seen Observation, image Image) (vault.NodeState, spe
 		s.InstallRun = newRunID()
 	}
 	s.Provider, s.ServerID, s.Image = n.want.Node.Machine.Provider, seen.Server.ID, image.Blob.SHA256
-	s.Addresses = seen.Server.addresses()
+	s.Addresses = addresses(seen.Server)
 	s.RescueHostKey = authorizedLine(n.link.conn.HostKey())
 	disks := n.want.Node.Machine.Disks
 	return s, spec.Install{
@@ -81,7 +82,7 @@ func (n *node) installOrder(seen Observation, image Image) (vault.NodeState, spe
 }
 
 // installJoined follows the installation across cut connections, pinned to the key that rescue showed first.
-func (n *node) installJoined(ctx context.Context, s Server, c remote.Call) (cuts int, err error) {
+func (n *node) installJoined(ctx context.Context, s provider.Server, c remote.Call) (cuts int, err error) {
 	for {
 		if err = n.call(ctx, c); err == nil || isReported(err) || ctx.Err() != nil || cuts == rejoins {
 			return cuts, err
@@ -94,7 +95,7 @@ func (n *node) installJoined(ctx context.Context, s Server, c remote.Call) (cuts
 	}
 }
 
-func (n *node) rejoin(ctx context.Context, s Server) error {
+func (n *node) rejoin(ctx context.Context, s provider.Server) error {
 	patience, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(rescuePatience), ErrNoAnswer)
 	defer cancel()
 	for {
@@ -169,7 +170,7 @@ type unlockEvidence struct {
 }
 
 // initramfsEnds waits until dropbear is gone: a look that still found it would send the key a second time.
-func (n *node) initramfsEnds(ctx context.Context, s Server) error {
+func (n *node) initramfsEnds(ctx context.Context, s provider.Server) error {
 	n.waiting("the initramfs to end")
 	ctx, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(time.Minute), ErrRelocked)
 	defer cancel()

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"popfleet/inventory/vault"
+	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -30,13 +32,15 @@ func (n *node) enterRescue(ctx context.Context, seen Observation) (any, error) {
 		return nil, err
 	}
 	for cycle := 0; ; cycle++ {
-		n.drop()
 		n.rescueKey, n.entered = nil, true
-		published, err := p.EnterRescue(n.listening(ctx), seen.Server.ID, n.fleetKey.Public, n.Fleet+"-fleet")
+		rescue, err := p.EnterRescue(n.listening(ctx), seen.Server.ID, provider.Restart{
+			Key: provider.SSHKey{Name: n.Fleet + "-fleet", Public: n.fleetKey.Public}, Ask: n.asking(), Try: cycle})
+		n.drop()
 		if err != nil {
 			return nil, err
 		}
-		err = n.awaitRescue(ctx, seen.Server, published)
+		n.origin = rescue.Origin
+		err = n.awaitRescue(ctx, seen.Server, rescue)
 		if err == nil {
 			return n.arrived(seen, cycle)
 		}
@@ -55,9 +59,9 @@ func (n *node) arrived(seen Observation, cycles int) (any, error) {
 	key := n.link.conn.HostKey()
 	s := seen.state
 	s.Provider, s.ServerID = n.want.Node.Machine.Provider, seen.Server.ID
-	s.Addresses = seen.Server.addresses()
-	s.RescueHostKey = authorizedLine(key)
-	return rescueEvidence{HostKey: ssh.FingerprintSHA256(key), Trust: "tofu", Cycles: cycles}, n.remember(s)
+	s.Addresses = addresses(seen.Server)
+	s.RescueHostKey, s.RescueOrigin = authorizedLine(key), string(n.origin)
+	return rescueEvidence{HostKey: ssh.FingerprintSHA256(key), Trust: string(n.origin), Cycles: cycles}, n.remember(s)
 }
 
 // A system that is not rescue counts once it was seen at diskSeen looks in a row, the first of them diskGrace before the
@@ -67,12 +71,12 @@ const (
 	diskGrace = 10 * time.Second
 )
 
-func (n *node) awaitRescue(ctx context.Context, s Server, published []string) error {
-	trust, err := rescueTrust(published)
-	if err != nil {
-		return err
+func (n *node) awaitRescue(ctx context.Context, s provider.Server, rescue provider.Rescue) error {
+	trust := remote.FirstUse()
+	if rescue.Origin != provider.FirstUse {
+		trust = remote.PinnedByFingerprint(rescue.Fingerprints...)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(rescuePatience), ErrNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, n.patience(rescuePatience), ErrNoAnswer)
 	defer cancel()
 	n.waiting("rescue to answer on %s", n.sshAddr(s))
 	disk, first := 0, time.Time{}
@@ -100,23 +104,21 @@ func (n *node) awaitRescue(ctx context.Context, s Server, published []string) er
 	}
 }
 
-func rescueTrust(published []string) (remote.Trust, error) {
-	if len(published) == 0 {
-		return remote.FirstUse(), nil
+// asking restarts the system that we are logged in to; nil when there is none.
+func (n *node) asking() func(context.Context) error {
+	if n.link == nil {
+		return nil
 	}
-	var keys []ssh.PublicKey
-	for _, line := range published {
-		k, err := remote.ParseKey(line)
-		if err != nil {
-			return remote.Trust{}, err
-		}
-		keys = append(keys, k)
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, n.Pace.Of(callTimeout))
+		defer cancel()
+		n.waiting("the system to restart by itself")
+		return n.call(ctx, remote.Call{Op: spec.OpReboot})
 	}
-	return remote.Pinned(keys...), nil
 }
 
 // tryRescue logs in once and asks whether it is rescue.
-func (n *node) tryRescue(ctx context.Context, s Server, trust remote.Trust) error {
+func (n *node) tryRescue(ctx context.Context, s provider.Server, trust remote.Trust) error {
 	err := n.connect(ctx, n.sshAddr(s), trust, n.rescueID)
 	var auth *remote.AuthError
 	if errors.As(err, &auth) {
@@ -143,9 +145,10 @@ func (n *node) bootDisk(ctx context.Context, seen Observation) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.drop()
 	n.rescueKey, n.entered = nil, false
-	if err := p.BootDisk(n.listening(ctx), seen.Server.ID); err != nil {
+	err = p.BootDisk(n.listening(ctx), seen.Server.ID, provider.Restart{Ask: n.asking(), Try: n.attempts[OpBootDisk] - 1})
+	n.drop()
+	if err != nil {
 		return nil, err
 	}
 	return n.answerOrReset(ctx, seen, anyDoor)
@@ -167,6 +170,9 @@ const (
 	anyDoor    doors = iota // the unlock port, or the system
 	systemDoor              // the system only
 )
+
+// patience is how long a machine of this kind may take for what a virtual one at a provider does in d.
+func (n *node) patience(d time.Duration) time.Duration { return n.want.slowness().Of(d) }
 
 // bootPatience is how long a machine may take from power-on to an answer; emulated ones took 20 s to dropbear and 123 s
 // from there to SSH, at a pace of 4.
@@ -198,7 +204,7 @@ func (n *node) answerOrReset(ctx context.Context, seen Observation, d doors) (an
 		}
 		n.resets++
 		n.say(EventWarning, "%v; resetting it once", err)
-		if err := p.Reset(n.listening(ctx), seen.Server.ID); err != nil {
+		if err := p.Reset(n.listening(ctx), seen.Server.ID, provider.Restart{Try: n.resets}); err != nil {
 			return nil, err
 		}
 		d = anyDoor // it boots from the start: locked again
@@ -215,7 +221,7 @@ func (n *node) awaitDoor(ctx context.Context, seen Observation, d doors) (bootEv
 		return bootEvidence{}, err
 	}
 	w := doorWatch{node: n, seen: seen, system: system, unlock: unlock, want: d, started: time.Now()}
-	ctx, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(bootPatience), ErrNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, n.patience(bootPatience), ErrNoAnswer)
 	defer cancel()
 	if d == systemDoor {
 		n.waiting("the system to answer on %s", n.sshAddr(seen.Server))

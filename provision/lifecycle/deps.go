@@ -17,6 +17,7 @@ import (
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -27,16 +28,7 @@ type Node struct {
 	Machine inventory.Machine
 }
 
-// Server is a rented machine as its provider describes it now.
-type Server struct {
-	ID            string
-	Addr4         netip.Addr
-	Addr6         netip.Addr
-	Off           bool
-	RescueEnabled bool
-}
-
-func (s Server) addr(port int) string {
+func portOf(s provider.Server, port int) string {
 	a := s.Addr4
 	if !a.IsValid() {
 		a = s.Addr6
@@ -44,7 +36,7 @@ func (s Server) addr(port int) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(port))
 }
 
-func (s Server) addresses() []string {
+func addresses(s provider.Server) []string {
 	var out []string
 	for _, a := range []netip.Addr{s.Addr4, s.Addr6} {
 		if a.IsValid() {
@@ -52,22 +44,6 @@ func (s Server) addresses() []string {
 		}
 	}
 	return out
-}
-
-// Provider is one provider's power over its machines. Every method waits until the act is begun, retries what the
-// provider may be asked again, and has its own deadlines; Waiting(ctx) hears what it waits for. Called from one
-// goroutine per node.
-type Provider interface {
-	// Servers finds the servers of a fleet by node name, in as few calls as the API allows.
-	Servers(ctx context.Context, fleet string) (map[string]Server, error)
-	Describe(ctx context.Context, fleet, node string) (Server, bool, error)
-	// EnterRescue makes the next start a rescue system that lets sshPublicKey in, and starts or resets the machine.
-	// hostKeys are the keys it will show when the provider publishes them, nil when first use is all there is.
-	EnterRescue(ctx context.Context, id, sshPublicKey, keyName string) (hostKeys []string, err error)
-	// BootDisk turns rescue off and starts or resets the machine.
-	BootDisk(ctx context.Context, id string) error
-	// Reset cuts the power and starts again.
-	Reset(ctx context.Context, id string) error
 }
 
 // Keys are the secrets an operation needs. *vault.Vault has these methods.
@@ -108,7 +84,7 @@ type Deps struct {
 	Fleet    string
 	Operator string // who, in certificates
 	Run      string // id of this command, in the journal
-	Provider func(name string) (Provider, error)
+	Provider func(name string) (provider.Provider, error)
 	Keys     Keys
 	Memory   Memory
 	Journal  Journal
@@ -127,7 +103,7 @@ type Deps struct {
 	// Lease keeps two unlockers apart; nil: this command's lock on the fleet is enough.
 	Lease func(ctx context.Context, node string) (release func(), err error)
 	// Serving proves from outside that a converged node serves; nil: healthy control sockets are enough.
-	Serving func(ctx context.Context, n Node, s Server) error
+	Serving func(ctx context.Context, n Node, s provider.Server) error
 
 	Poll  time.Duration // between looks while waiting; default 2s
 	Ports Ports
@@ -160,18 +136,4 @@ func (d *Deps) complete() error {
 		d.Operator = "fleet"
 	}
 	return errors.Join(missing...)
-}
-
-type waitingKey struct{}
-
-// Waiting gives a driver the function that hears what it waits for; never nil.
-func Waiting(ctx context.Context) func(text string) {
-	if f, ok := ctx.Value(waitingKey{}).(func(string)); ok {
-		return f
-	}
-	return func(string) {}
-}
-
-func withWaiting(ctx context.Context, f func(string)) context.Context {
-	return context.WithValue(ctx, waitingKey{}, f)
 }

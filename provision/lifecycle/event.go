@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"popfleet/provision/provider"
 )
 
 // Kinds of Event.
@@ -45,7 +47,7 @@ func (e Event) Fraction() float64 {
 type Result struct {
 	Node    string
 	Stage   Stage
-	Server  Server
+	Server  provider.Server
 	Changed bool // any operation acted
 	Took    time.Duration
 	Err     error // *Error, or nil

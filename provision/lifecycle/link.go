@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -90,5 +91,5 @@ func (n *node) look(ctx context.Context, addr string) remote.Door {
 	return remote.Look(ctx, n.Dial, addr)
 }
 
-func (n *node) sshAddr(s Server) string    { return s.addr(n.Ports.SSH) }
-func (n *node) unlockAddr(s Server) string { return s.addr(n.Ports.Unlock) }
+func (n *node) sshAddr(s provider.Server) string    { return portOf(s, n.Ports.SSH) }
+func (n *node) unlockAddr(s provider.Server) string { return portOf(s, n.Ports.Unlock) }

@@ -10,6 +10,7 @@ import (
 
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -24,7 +25,7 @@ type fleetRun struct {
 	image func(context.Context) (Image, error) // made once, when the first node needs it
 
 	mu       sync.Mutex // progress events do not overlap
-	prefetch map[string]Server
+	prefetch map[string]provider.Server
 }
 
 // node is the run of one node. It belongs to one goroutine.
@@ -34,13 +35,14 @@ type node struct {
 	name   string
 	keys   *vault.NodeKeys
 	link   *link
-	server *Server // as last described; nil: describe again
+	server *provider.Server // as last described; nil: describe again
 	op     Op
 	before Op // the last operation that was done
 	wait   waitingFor
 	tail   []string // the machine's last lines
 	// entered: this run put the machine into rescue, so an unknown key on port 22 is expected once.
 	entered bool
+	origin  provider.Origin // of the rescue system's host keys, once this run entered it
 	// rescueKey is pinned from the first login to rescue until the next restart.
 	rescueKey ssh.PublicKey
 	attempts  map[Op]int
@@ -222,13 +224,13 @@ func (n *node) pins(written string, sealed bool, lasting func(*vault.NodeKeys) s
 }
 
 // describe asks the provider unless the last answer still holds.
-func (n *node) describe(ctx context.Context) (Server, bool, error) {
+func (n *node) describe(ctx context.Context) (provider.Server, bool, error) {
 	if n.server != nil {
 		return *n.server, true, nil
 	}
 	p, err := n.provider()
 	if err != nil {
-		return Server{}, false, err
+		return provider.Server{}, false, err
 	}
 	s, found, err := p.Describe(n.listening(ctx), n.Fleet, n.name)
 	if err == nil && found {
@@ -237,8 +239,10 @@ func (n *node) describe(ctx context.Context) (Server, bool, error) {
 	return s, found, err
 }
 
-func (n *node) provider() (Provider, error) { return n.Provider(n.want.Node.Machine.Provider) }
+func (n *node) provider() (provider.Provider, error) {
+	return n.Provider(n.want.Node.Machine.Provider)
+}
 
 func (n *node) listening(ctx context.Context) context.Context {
-	return withWaiting(ctx, func(text string) { n.waiting("%s", text) })
+	return provider.WithWaiting(ctx, func(text string) { n.waiting("%s", text) })
 }

@@ -9,6 +9,7 @@ import (
 
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -121,14 +122,15 @@ func (n *node) observeUnlockPort(ctx context.Context, o *Observation, why error)
 // observeForeign looks at a machine that is not ours yet: its rescue system, or whatever the provider put on it. Its
 // host key is taken on first use, said aloud, and pinned until it restarts.
 func (n *node) observeForeign(ctx context.Context, o *Observation) {
-	trust := remote.FirstUse()
-	if n.rescueKey != nil {
-		trust = remote.Pinned(n.rescueKey)
+	trust, ok := n.foreignTrust(o.state)
+	if !ok {
+		o.Stage = Rented
+		return
 	}
 	f, err := n.reach(ctx, n.sshAddr(o.Server), trust, n.rescueID)
 	var wrong *remote.HostKeyError
 	switch {
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong) && n.rescueKey != nil:
 		o.Stage, o.HostKey, o.Why = Quarantined, wrong.Got, wrong
 	case err != nil || !f.Rescue:
 		n.drop()
@@ -139,16 +141,46 @@ func (n *node) observeForeign(ctx context.Context, o *Observation) {
 }
 
 func (n *node) judgeRescue(o *Observation, f spec.Facts) {
-	o.Stage, o.Facts, o.Trust = Rescue, &f, "tofu"
+	o.Stage, o.Facts, o.Trust = Rescue, &f, n.rescueOrigin(o.state)
 	if n.rescueKey == nil {
 		n.rescueKey = n.link.conn.HostKey()
-		n.say(EventWarning, "rescue host key %s taken on first use (tofu): the provider publishes none; nothing that outlives the installation crosses this link",
-			ssh.FingerprintSHA256(n.rescueKey))
+		if o.Trust == string(provider.FirstUse) {
+			n.warnFirstUse()
+		}
 	}
 	if o.Installed && !carries(f.Disks, o.state.InstallRun) {
 		o.Stage = Quarantined
 		o.Why = fmt.Errorf("%w: none of its disks is marked %s; was a disk replaced?", ErrForeignDisk, o.state.InstallRun)
 	}
+}
+
+// foreignTrust: where the provider publishes the keys of its rescue system, nothing is taken on first use, not even for
+// a look; a machine that shows no key we know enters rescue anew.
+func (n *node) foreignTrust(s vault.NodeState) (remote.Trust, bool) {
+	if n.rescueKey != nil {
+		return remote.Pinned(n.rescueKey), true
+	}
+	if n.want.Node.Machine.Provider != provider.HetznerRobot {
+		return remote.FirstUse(), true
+	}
+	k, err := remote.ParseKey(s.RescueHostKey)
+	return remote.Pinned(k), err == nil
+}
+
+// rescueOrigin is how the key of the rescue system became known, in this run or in the one that entered it.
+func (n *node) rescueOrigin(s vault.NodeState) string {
+	switch {
+	case n.origin != "":
+		return string(n.origin)
+	case s.RescueOrigin != "":
+		return s.RescueOrigin
+	}
+	return string(provider.FirstUse)
+}
+
+func (n *node) warnFirstUse() {
+	n.say(EventWarning, "rescue host key %s taken on first use (tofu): the provider publishes none; nothing that outlives the installation crosses this link",
+		ssh.FingerprintSHA256(n.rescueKey))
 }
 
 func carries(disks []spec.Disk, run string) bool {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"popfleet/internal/pace"
+	"popfleet/provision/provider"
 )
 
 // Op names an operation.
@@ -159,17 +160,35 @@ var deadlines = map[Op]time.Duration{
 
 func (w Want) operation(op Op, seen Observation) Operation {
 	return Operation{
-		Op: op, Node: w.Node.Name, Text: w.text(op, seen), Deadline: w.Pace.Of(deadlines[op]),
+		Op: op, Node: w.Node.Name, Text: w.text(op, seen), Deadline: w.slowness().Of(deadlines[op]),
 		Erases: op == OpInstall || op == OpWipe,
 	}
+}
+
+// dedicatedSlowness: firmware, memory tests and disks that spin up make a dedicated machine's restart last two to six
+// minutes where a virtual one takes half of one (facts: Robot rescue up to 5 min 30 s).
+const dedicatedSlowness = 4
+
+// slowness scales deadlines by the kind of machine.
+func (w Want) slowness() pace.Pace {
+	if w.Node.Machine.Dedicated() {
+		return w.Pace * dedicatedSlowness
+	}
+	return w.Pace
 }
 
 func (w Want) text(op Op, seen Observation) string {
 	m := w.Node.Machine
 	switch op {
 	case OpRent:
+		if m.Dedicated() {
+			return "take over dedicated server " + m.Server
+		}
 		return strings.TrimSpace(fmt.Sprintf("rent a %s in %s", m.ServerType, m.Location))
 	case OpEnterRescue:
+		if m.Provider == provider.HetznerRobot {
+			return "boot the provider's rescue system, known by the host keys that the provider publishes (api)"
+		}
 		return "boot the provider's rescue system; its host key cannot be known beforehand (tofu)"
 	case OpInstall:
 		return w.installText(seen)

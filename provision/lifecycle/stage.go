@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
+	"popfleet/provision/provider"
 )
 
 // Stage is where a node is in its life.
@@ -27,7 +28,7 @@ const (
 type Observation struct {
 	Node      string
 	Stage     Stage
-	Server    Server
+	Server    provider.Server
 	Installed bool // an installation on this very server has been completed
 	Pending   bool // an installation was begun and not completed
 	Facts     *spec.Facts

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"popfleet/internal/journal"
+	"popfleet/provision/provider"
 )
 
 // Up brings nodes to serving, all side by side. Results come in the order of nodes; the error is for what concerns no
@@ -36,7 +37,7 @@ func each(ctx context.Context, d Deps, nodes []Node, do func(*node, context.Cont
 
 // listServers asks each provider once for all its servers instead of once per node: the APIs' budgets are small.
 func (f *fleetRun) listServers(ctx context.Context, nodes []Node) error {
-	f.prefetch = map[string]Server{}
+	f.prefetch = map[string]provider.Server{}
 	asked := map[string]bool{}
 	for _, n := range nodes {
 		name := n.Machine.Provider
@@ -195,7 +196,7 @@ func (n *node) failedAct(op Operation, seen Observation, err error) error {
 }
 
 // serverAfter keeps the provider's description across operations that don't change what it says.
-func (n *node) serverAfter(op Op) *Server {
+func (n *node) serverAfter(op Op) *provider.Server {
 	switch op {
 	case OpRent, OpEnterRescue, OpBootDisk, OpWaitAnswer, OpWaitSystem:
 		return nil

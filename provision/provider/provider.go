@@ -33,6 +33,8 @@ type Provider interface {
 	Reset(ctx context.Context, id string, r Restart) error
 	// SetReverse sets the reverse DNS name of one of the machine's addresses; "" gives the default back.
 	SetReverse(ctx context.Context, id string, addr netip.Addr, name string) error
+	// Reverse reads that name; "" while it is the provider's default.
+	Reverse(ctx context.Context, id string, addr netip.Addr) (name string, err error)
 	// Activity lists what happened to the machine since then, and what is armed to happen at its next start, oldest
 	// first: the unlock policy compares it with what we did.
 	Activity(ctx context.Context, id string, since time.Time) ([]Activity, error)
@@ -51,10 +53,15 @@ const (
 // Wanted is a server as the fleet file wants it.
 type Wanted struct {
 	Fleet, Node string
-	Server      string   // a machine that exists: Robot's number, OVH's service name; "" where servers are created
-	Types       []string // server types in order of preference; the first that can be had is taken
-	Locations   []string // likewise
-	Image       string   // what the provider puts on first
+	Server      string  // a machine that exists: Robot's number, OVH's service name; "" where servers are created
+	Places      []Place // where it may be rented, in order of preference; the first that has room is taken
+	Image       string  // what the provider puts on first
+}
+
+// Place is a server type at a location.
+type Place struct {
+	Type     string `json:"type"`
+	Location string `json:"location"`
 }
 
 // Server is a rented machine as its provider describes it now.

@@ -24,11 +24,15 @@ import (
 // Trust says which host key is believed. The zero value believes none.
 type Trust struct {
 	pins     []ssh.PublicKey
+	prints   []string
 	firstUse bool
 }
 
 // Pinned trusts exactly these keys.
 func Pinned(keys ...ssh.PublicKey) Trust { return Trust{pins: keys} }
+
+// PinnedByFingerprint trusts the keys with these fingerprints (SHA256:…), for a provider that publishes no more of them.
+func PinnedByFingerprint(prints ...string) Trust { return Trust{prints: prints} }
 
 // FirstUse takes whatever key answers. The caller must journal Conn.HostKey as tofu, say so aloud, and send nothing
 // over the link that outlives an installation.
@@ -58,7 +62,7 @@ const defaultTimeout = 30 * time.Second
 // Connect dials, checks the host key and logs in. Errors: ErrUnreachable, *HostKeyError, *AuthError, or what else went
 // wrong on the way.
 func Connect(ctx context.Context, d dial.Dialer, t Target) (*Conn, error) {
-	if !t.Trust.firstUse && len(t.Trust.pins) == 0 {
+	if !t.Trust.firstUse && len(t.Trust.pins)+len(t.Trust.prints) == 0 {
 		return nil, fmt.Errorf("connect to %s: no host key to trust was given", t.Addr)
 	}
 	if t.Auth == nil {

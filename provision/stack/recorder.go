@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // recorder keeps what our provider saw and did in this run. The provider lives in this process, so errors keep their
@@ -33,7 +33,7 @@ func newRecorder(p Progress) *recorder {
 func (r *recorder) begin(ctx context.Context, key, phase string) (context.Context, func(error) error) {
 	node := nodeOf(key)
 	r.progress(Event{Node: node, Key: key, Phase: phase})
-	ctx = hetznercloud.WithWaiting(ctx, func(waiting string) {
+	ctx = provider.WithWaiting(ctx, func(waiting string) {
 		r.progress(Event{Node: node, Key: key, Phase: phase, Waiting: waiting})
 	})
 	return ctx, func(err error) error {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/pulumi/pulumi-go-provider/infer"
 
-	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // ReverseArgs are a reverse DNS entry's inputs, and its whole state. An empty IP is an address that the server does not
@@ -71,7 +71,7 @@ func (r *reverseResource) Delete(ctx context.Context, req infer.DeleteRequest[Re
 		in := req.State
 		in.Name = ""
 		err := r.set(ctx, in)
-		if errors.Is(err, hetznercloud.ErrNotFound) {
+		if errors.Is(err, provider.ErrNotFound) {
 			return nil
 		}
 		return err

@@ -15,6 +15,7 @@ import (
 	"popfleet/inventory"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/hetznercloud/hetznertest"
+	"popfleet/provision/provider"
 	"popfleet/provision/stack"
 )
 
@@ -228,7 +229,7 @@ func TestOneFailingServerDoesNotStopTheOthers(t *testing.T) {
 			phases[e.Node] = e.Phase
 		}
 	})
-	if err != nil || len(res.Servers) != 2 || !errors.Is(res.Errors["fsn-2"], hetznercloud.ErrUnavailable) || len(res.Errors) != 1 {
+	if err != nil || len(res.Servers) != 2 || !errors.Is(res.Errors["fsn-2"], provider.ErrUnavailable) || len(res.Errors) != 1 {
 		t.Fatalf("%v; servers %v; errors %v", err, res.Servers, res.Errors)
 	}
 	mu.Lock()
