@@ -28,6 +28,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		},
 		spec.OpInstall: install.Handler{Host: host}.Serve,
 		spec.OpSeal:    sealer.Seal,
+		spec.OpRotate:  sealer.Rotate,
 		spec.OpWipe:    sealer.Wipe,
 		spec.OpReboot:  reboot{host, sealer.Slots, command.System{}, bootchain.RebootSoon}.serve,
 	}

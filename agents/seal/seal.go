@@ -26,14 +26,29 @@ import (
 	"popfleet/playbooks/spec"
 )
 
-// The slots of a sealed node. The install key is in slot 0 until it is sealed; nothing is in it afterwards.
+// The slots of a sealed node. The install key is in slot 0 until it is sealed; nothing is in it afterwards. The machine
+// key begins in the first machine slot and changes over at every rotation.
 const (
 	installSlot  = 0
-	machineSlot  = 1
 	recoverySlot = 2
 )
 
-// Handler serves [spec.OpSeal] and [spec.OpWipe].
+var machineSlots = [2]int{1, 3}
+
+// slotName is "" for a slot that nobody of ours uses.
+func slotName(n int) string {
+	switch {
+	case n == recoverySlot:
+		return "recovery"
+	case n == installSlot:
+		return "install"
+	case slices.Contains(machineSlots[:], n):
+		return "machine"
+	}
+	return ""
+}
+
+// Handler serves [spec.OpSeal], [spec.OpRotate] and [spec.OpWipe].
 type Handler struct {
 	Host facts.Host
 	Run  command.Runner
@@ -154,10 +169,27 @@ func (j *job) machine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := j.ensure(ctx, machineSlot, authority, j.req.MachineKey, luks.Machine()); err != nil {
+	slot, err := j.machineSlot(ctx)
+	if err != nil {
 		return err
 	}
-	return j.luks.Prefer(ctx, j.dev, machineSlot)
+	if err := j.ensure(ctx, slot, authority, j.req.MachineKey, luks.Machine()); err != nil {
+		return err
+	}
+	return j.luks.Prefer(ctx, j.dev, slot)
+}
+
+// machineSlot is where the machine key is: a node that is sealed again may have rotated it to the second slot.
+func (j *job) machineSlot(ctx context.Context) (int, error) {
+	second := machineSlots[1]
+	if taken, err := j.taken(ctx, second); err != nil || !taken {
+		return machineSlots[0], err
+	}
+	opens, err := j.luks.Opens(ctx, j.dev, second, j.req.MachineKey)
+	if err != nil || opens {
+		return second, err
+	}
+	return machineSlots[0], nil
 }
 
 // recovery authorises with the machine key: from here on nothing depends on the install key.
@@ -243,17 +275,18 @@ func (j *job) destroyInstall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names := map[int]string{machineSlot: "machine", recoverySlot: "recovery"}
 	j.result.Slots = nil
+	have := map[string]int{}
 	for _, s := range slots {
-		name, ok := names[s.N]
-		if !ok {
+		name := slotName(s.N)
+		if name == "" {
 			return fmt.Errorf("slot %d is in use and nobody's: remove it by hand if it is not yours", s.N)
 		}
+		have[name]++
 		j.result.Slots = append(j.result.Slots, name+" "+s.KDF)
 	}
-	if len(slots) != len(names) {
-		return fmt.Errorf("%d key slots are left, not %d", len(slots), len(names))
+	if have["install"] != 0 || have["machine"] == 0 || have["recovery"] != 1 { // two machine keys: a rotation was cut
+		return fmt.Errorf("the key slots left are %v", j.result.Slots)
 	}
 	j.result.InstallSlot = "destroyed"
 	return nil

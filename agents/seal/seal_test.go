@@ -155,7 +155,7 @@ func node(t *testing.T) string {
 		}
 	}
 	put(facts.IdentityFile, `{"fleet":"demo","node":"fsn-1","run":"r1"}`, 0)
-	put("boot/grub/grub.cfg", "linux /vmlinuz-1\ninitrd /initrd.img-1 /fleet-node.cpio.zst\n", 0)
+	put("boot/grub/grub.cfg", "menuentry \"popfleet 1\" {\n  linux /vmlinuz-1\n  initrd /initrd.img-1 /fleet-node.cpio.zst\n}\n", 0)
 	put("boot/vmlinuz-1", "", 3<<20)
 	put("boot/initrd.img-1", "", 3<<20)
 	pub, _ := ssh.NewPublicKey(ed25519.NewKeyFromSeed(make([]byte, 32)).Public())
