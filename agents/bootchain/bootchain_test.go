@@ -124,7 +124,7 @@ func TestCheck(t *testing.T) {
 		"no kernel":    {func(r string) { os.Remove(filepath.Join(r, "boot/vmlinuz-1")) }, "vmlinuz-1"},
 		"no grub.cfg":  {func(r string) { os.Remove(filepath.Join(r, "boot/grub/grub.cfg")) }, "grub.cfg"},
 		"node part unset": {func(r string) {
-			os.WriteFile(filepath.Join(r, "boot/grub/grub.cfg"), []byte("linux /vmlinuz-1\ninitrd /initrd.img-1\n"), 0o644)
+			os.WriteFile(filepath.Join(r, "boot/grub/grub.cfg"), []byte("menuentry \"a\" {\nlinux /vmlinuz-1\ninitrd /initrd.img-1\n}\n"), 0o644)
 		}, "does not load"},
 	} {
 		t.Run(name, func(t *testing.T) {

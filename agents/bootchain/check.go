@@ -1,57 +1,59 @@
 package bootchain
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 )
 
 // MountBoot is the command that has /boot mounted when it ends; systemd does not wait for it at boot.
 func MountBoot() []string { return []string{"systemctl", "start", "boot.mount"} }
 
-// Check tells whether the system at root would come back from a reboot as far as files can tell: GRUB's configuration,
-// and for its first entry the kernel, the generic initramfs and the per-node part, none of them empty or cut.
-func Check(root string) error {
-	cfg, err := os.ReadFile(filepath.Join(root, "/boot/grub/grub.cfg"))
-	if err != nil {
-		return err
-	}
-	kernel, initrds, err := firstEntry(cfg)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	errs = append(errs, atLeast(root, kernel, 2<<20))
-	for _, i := range initrds {
-		size := int64(1 << 20)
-		if i == filepath.Base(NodePartFile) {
-			size = 200
-		}
-		errs = append(errs, atLeast(root, i, size))
-	}
-	return errors.Join(errs...)
-}
-
-var (
-	linuxLine  = regexp.MustCompile(`(?m)^\s*linux /(\S+)`)
-	initrdLine = regexp.MustCompile(`(?m)^\s*initrd (.+)$`)
+// Sizes below which a file was cut, whatever is in it.
+const (
+	minKernel   = 2 << 20
+	minInitrd   = 1 << 20
+	minNodePart = 200
 )
 
-func firstEntry(cfg []byte) (kernel string, initrds []string, err error) {
-	l, i := linuxLine.FindSubmatch(cfg), initrdLine.FindSubmatch(cfg)
-	if l == nil || i == nil {
-		return "", nil, errors.New("/boot/grub/grub.cfg has no bootable entry")
+// Check is the short look at the system at root, for those who have just written to /boot: GRUB's configuration, and
+// for the entry that boots next the kernel, the generic initramfs and the per-node part, none of them missing or cut.
+// Package bootcheck looks at everything.
+func Check(root string) error {
+	g, err := ReadGrub(root)
+	if err != nil {
+		return err
 	}
-	for _, f := range bytes.Fields(i[1]) {
-		initrds = append(initrds, string(bytes.TrimPrefix(f, []byte("/"))))
+	e := g.First()
+	if err := e.LoadsNodePart(); err != nil {
+		return err
 	}
-	if len(initrds) != 2 || initrds[1] != filepath.Base(NodePartFile) {
-		return "", nil, fmt.Errorf("/boot/grub/grub.cfg does not load %s behind the initramfs", NodePartFile)
+	return errors.Join(
+		atLeast(root, e.Kernel, minKernel),
+		atLeast(root, e.Initrds[0], minInitrd),
+		atLeast(root, e.Initrds[1], minNodePart))
+}
+
+// ReadGrub reads the grub.cfg of the system at root.
+func ReadGrub(root string) (Grub, error) {
+	cfg, err := os.ReadFile(filepath.Join(root, GrubFile))
+	if err != nil {
+		return Grub{}, err
 	}
-	return string(l[1]), initrds, nil
+	g, err := ParseGrub(cfg)
+	if err != nil {
+		return g, fmt.Errorf("%s: %w", GrubFile, err)
+	}
+	return g, nil
+}
+
+// LoadsNodePart returns nil when the entry loads the per-node part, and over the generic initramfs.
+func (e GrubEntry) LoadsNodePart() error {
+	if len(e.Initrds) != 2 || e.Initrds[1] != "/"+filepath.Base(NodePartFile) {
+		return fmt.Errorf("%s: entry %q does not load %s behind the initramfs", GrubFile, e.Title, NodePartFile)
+	}
+	return nil
 }
 
 func atLeast(root, name string, bytes int64) error {

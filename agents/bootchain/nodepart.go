@@ -47,10 +47,10 @@ func (p NodePart) Build() ([]byte, error) {
 		return nil, err
 	}
 	raw, err := archive([]file{
-		{"etc/fleet/net.conf", 0o644, conf},
-		{"etc/fleet/authorized_keys", 0o600, keys},
-		{"etc/dropbear/dropbear_ed25519_host_key", 0o600, dropbearKey(p.HostKey)},
-		{"cryptroot/crypttab", 0o644, crypttab},
+		{NetConfFile, 0o644, conf},
+		{AuthorizedKeysFile, 0o600, keys},
+		{DropbearKeyFile, 0o600, dropbearKey(p.HostKey)},
+		{CrypttabFile, 0o644, crypttab},
 	})
 	if err != nil {
 		return nil, err
