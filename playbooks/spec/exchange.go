@@ -27,12 +27,14 @@ type Request struct {
 }
 
 // BlobHeader precedes a blob's bytes on the operator → agent stream: one line, then exactly SizeBytes bytes, or
-// WireBytes bytes when Encoding is set. It answers an Event of kind "need".
+// WireBytes bytes when Encoding is set; what the need left out by Offset is left out here. With Encoding
+// [EncodingPeer] no bytes follow. It answers an Event of kind "need".
 type BlobHeader struct {
 	Blob      string `json:"blob"`               // sha256 hex of the content
 	SizeBytes int64  `json:"size_bytes"`         // of the content
 	Encoding  string `json:"encoding,omitempty"` // "" or one that the need accepts
 	WireBytes int64  `json:"wire_bytes,omitempty"`
+	Peer      *Peer  `json:"peer,omitempty"` // with Encoding "peer": who has it
 }
 
 // EncodingZstd is the content as one zstd stream with a window of at most 8 MiB.

@@ -21,10 +21,12 @@ type Install struct {
 	Emulated       bool     `json:"emulated,omitempty"`
 }
 
-// Blob is content named by digest.
+// Blob is content named by digest. In a need it may also say where to go on, and from whom not.
 type Blob struct {
 	SHA256    string `json:"sha256"`
 	SizeBytes int64  `json:"size_bytes"`
+	Offset    int64  `json:"offset,omitempty"` // so many bytes are there already
+	Direct    bool   `json:"direct,omitempty"` // what a peer passed on was not what its digest says: from the operator only
 }
 
 // Network is how a machine reaches the world, found by MAC, never by interface name.
