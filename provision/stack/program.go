@@ -4,6 +4,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // object is any resource of ours inside the inline program.
@@ -17,10 +18,12 @@ type object struct {
 func program(w Wanted) pulumi.RunFunc {
 	return func(ctx *pulumi.Context) error {
 		b := &builder{ctx: ctx, objects: map[string]*object{}}
-		b.add("SSHKey", "ssh-key", pulumi.Map{"name": pulumi.String(w.SSHKey.Name),
-			"publicKey": pulumi.String(w.SSHKey.PublicKey), "labels": labels(w.SSHKey.Labels)})
-		b.add("Firewall", "firewall", pulumi.Map{"name": pulumi.String(w.Firewall.Name),
-			"rules": rules(w.Firewall.Rules), "labels": labels(w.Firewall.Labels)})
+		if w.cloud() {
+			b.add("SSHKey", "ssh-key", pulumi.Map{"name": pulumi.String(w.SSHKey.Name),
+				"publicKey": pulumi.String(w.SSHKey.PublicKey), "labels": labels(w.SSHKey.Labels)})
+			b.add("Firewall", "firewall", pulumi.Map{"name": pulumi.String(w.Firewall.Name),
+				"rules": rules(w.Firewall.Rules), "labels": labels(w.Firewall.Labels)})
+		}
 		for _, n := range w.Networks {
 			b.add("Network", n.Labels[hetznercloud.LabelKey], pulumi.Map{"name": pulumi.String(n.Name),
 				"range": pulumi.String(n.Range), "subnet": pulumi.String(n.Subnet), "zone": pulumi.String(n.Zone),
@@ -32,6 +35,9 @@ func program(w Wanted) pulumi.RunFunc {
 		}
 		for _, s := range w.Servers {
 			b.server(s)
+		}
+		for _, s := range w.Dedicated {
+			b.dedicated(w.Fleet, s)
 		}
 		return b.err
 	}
@@ -67,14 +73,37 @@ func (b *builder) server(s Server) {
 	if g := b.objects[s.PlacementGroup]; g != nil {
 		props["placementGroup"] = g.ID()
 	}
-	o := b.add("Server", s.Key(), props)
-	if b.err != nil || s.Reverse == "" {
+	if s.Elsewhere != nil {
+		props["elsewhere"] = elsewhere(s.Elsewhere)
+	}
+	b.reverse(b.add("Server", s.Key(), props), s.Node, "", s.Reverse)
+}
+
+func (b *builder) dedicated(fleet string, s Dedicated) {
+	o := b.add("DedicatedServer", s.Key(), pulumi.Map{"node": pulumi.String(s.Node), "provider": pulumi.String(s.Provider),
+		"server": pulumi.String(s.Server), "fleet": pulumi.String(fleet)})
+	b.reverse(o, s.Node, s.Provider, s.Reverse)
+}
+
+func (b *builder) reverse(o *object, node, at, name string) {
+	if b.err != nil || name == "" {
 		return
 	}
 	for key, ip := range map[string]pulumi.StringOutput{"reverse4.": o.Addr4, "reverse6.": o.Addr6} {
-		b.add("ReverseDNS", key+s.Node, pulumi.Map{"node": pulumi.String(s.Node), "server": o.ID(), "ip": ip,
-			"name": pulumi.String(s.Reverse)})
+		props := pulumi.Map{"node": pulumi.String(node), "server": o.ID(), "ip": ip, "name": pulumi.String(name)}
+		if at != "" {
+			props["provider"] = pulumi.String(at)
+		}
+		b.add("ReverseDNS", key+node, props)
 	}
+}
+
+func elsewhere(places []provider.Place) pulumi.Array {
+	out := pulumi.Array{}
+	for _, p := range places {
+		out = append(out, pulumi.Map{"serverType": pulumi.String(p.Type), "location": pulumi.String(p.Location)})
+	}
+	return out
 }
 
 // ids lists the ids of the objects with these keys; unknown keys are left out.

@@ -12,20 +12,27 @@ import (
 	"google.golang.org/grpc"
 
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 const providerVersion = "1.0.0"
 
 // cloud is what every resource of our provider works with in one run.
 type cloud struct {
-	driver  *hetznercloud.Driver
-	rec     *recorder
-	allowed map[string]bool // nodes whose servers may be deleted
-	listing func() (map[string]hetznercloud.Server, error)
+	driver    *hetznercloud.Driver         // nil in a fleet without cloud servers
+	dedicated map[string]provider.Provider // by provider
+	rec       *recorder
+	allowed   map[string]bool // nodes whose servers may be deleted
+	listing   func() (map[string]hetznercloud.Server, error)
+	machines  map[string]func() (map[string]provider.Server, error) // by provider, by node
 }
 
 func newCloud(ctx context.Context, o Options, rec *recorder) *cloud {
-	c := &cloud{driver: o.Driver, rec: rec, allowed: map[string]bool{}}
+	c := &cloud{driver: o.Driver, dedicated: o.Dedicated, rec: rec, allowed: map[string]bool{},
+		machines: map[string]func() (map[string]provider.Server, error){}}
+	for name, p := range o.Dedicated {
+		c.machines[name] = sync.OnceValues(func() (map[string]provider.Server, error) { return p.Servers(ctx, o.Fleet) })
+	}
 	for _, node := range o.AllowDelete {
 		c.allowed[node] = true
 	}
@@ -56,9 +63,22 @@ func (c *cloud) server(ctx context.Context, id string) (hetznercloud.Server, boo
 	return c.driver.Server(ctx, id)
 }
 
+// machine reads one dedicated server as it was when the run began.
+func (c *cloud) machine(ctx context.Context, at, node string) (provider.Server, bool, error) {
+	list := c.machines[at]
+	if list == nil {
+		_, err := c.at(at)
+		return provider.Server{}, false, err
+	}
+	all, err := list()
+	s, found := all[node]
+	return s, found, err
+}
+
 func (c *cloud) provider() p.Provider {
 	return infer.Provider(infer.Options{Resources: []infer.InferredResource{
 		infer.Resource(&serverResource{c}),
+		infer.Resource(&dedicatedResource{c}),
 		infer.Resource(&sshKeyResource{c}),
 		infer.Resource(&firewallResource{c}),
 		infer.Resource(&networkResource{c}),

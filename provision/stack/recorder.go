@@ -20,13 +20,14 @@ type recorder struct {
 	servers map[string]ServerOutput // by node; guarded by mu
 	errors  map[string]error        // by key; guarded by mu
 	changes Changes                 // guarded by mu
+	left    map[string][]string     // by node; guarded by mu
 }
 
 func newRecorder(p Progress) *recorder {
 	if p == nil {
 		p = func(Event) {}
 	}
-	return &recorder{progress: p, servers: map[string]ServerOutput{}, errors: map[string]error{}}
+	return &recorder{progress: p, servers: map[string]ServerOutput{}, errors: map[string]error{}, left: map[string][]string{}}
 }
 
 // begin announces an operation on key and returns a context whose waits are reported, and a function to end it with.
@@ -67,6 +68,15 @@ func (r *recorder) server(node string, s ServerOutput) {
 	r.servers[node] = s
 }
 
+// remains keeps what a person has still to do.
+func (r *recorder) remains(node string, steps []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(steps) > 0 {
+		r.left[node] = steps
+	}
+}
+
 func (r *recorder) gone(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,16 +87,17 @@ func (r *recorder) gone(node string) {
 func (r *recorder) result(w Wanted) Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	res := Result{Servers: maps.Clone(r.servers), Errors: map[string]error{}, Changes: slices.Clone(r.changes)}
+	res := Result{Servers: maps.Clone(r.servers), Errors: map[string]error{}, Changes: slices.Clone(r.changes),
+		Remains: maps.Clone(r.left)}
 	for _, key := range sortedKeys(r.errors) {
 		node := nodeOf(key)
 		if res.Errors[node] == nil {
 			res.Errors[node] = r.errors[key]
 		}
 	}
-	for _, s := range w.Servers {
-		if _, ok := res.Servers[s.Node]; !ok && res.Errors[s.Node] == nil {
-			res.Errors[s.Node] = ErrSkipped
+	for _, node := range w.nodes() {
+		if _, ok := res.Servers[node]; !ok && res.Errors[node] == nil {
+			res.Errors[node] = ErrSkipped
 		}
 	}
 	return res

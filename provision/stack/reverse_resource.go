@@ -3,6 +3,8 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 
 	"github.com/pulumi/pulumi-go-provider/infer"
 
@@ -12,11 +14,12 @@ import (
 // ReverseArgs are a reverse DNS entry's inputs, and its whole state. An empty IP is an address that the server does not
 // have: there is nothing to set.
 type ReverseArgs struct {
-	Key    string `pulumi:"key"`
-	Node   string `pulumi:"node"`
-	Server string `pulumi:"server"`
-	IP     string `pulumi:"ip"`
-	Name   string `pulumi:"name"`
+	Key      string `pulumi:"key"`
+	Node     string `pulumi:"node"`
+	Provider string `pulumi:"provider,optional"` // "" is Hetzner Cloud
+	Server   string `pulumi:"server"`
+	IP       string `pulumi:"ip"`
+	Name     string `pulumi:"name"`
 }
 
 type reverseResource struct{ *cloud }
@@ -35,12 +38,44 @@ func (r *reverseResource) set(ctx context.Context, in ReverseArgs) error {
 	if in.IP == "" {
 		return nil
 	}
-	return r.driver.SetReverse(ctx, in.Server, in.IP, in.Name)
+	if in.Provider == "" {
+		return r.driver.SetReverse(ctx, in.Server, in.IP, in.Name)
+	}
+	p, err := r.at(in.Provider)
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddr(in.IP)
+	if err != nil {
+		return fmt.Errorf("reverse dns of %s: %w", in.Node, err)
+	}
+	return p.SetReverse(ctx, in.Server, addr, in.Name)
+}
+
+// nameAt asks a dedicated server's provider.
+func (r *reverseResource) nameAt(ctx context.Context, in ReverseArgs) (ReverseArgs, bool, error) {
+	_, found, err := r.machine(ctx, in.Provider, in.Node)
+	if err != nil || !found || in.IP == "" {
+		return in, found, err
+	}
+	p, err := r.at(in.Provider)
+	if err != nil {
+		return in, false, err
+	}
+	addr, err := netip.ParseAddr(in.IP)
+	if err != nil {
+		return in, false, err
+	}
+	in.Name, err = p.Reverse(ctx, in.Server, addr)
+	return in, true, err
 }
 
 // Read looks at the name through the server.
 func (r *reverseResource) Read(ctx context.Context, req infer.ReadRequest[ReverseArgs, ReverseArgs]) (infer.ReadResponse[ReverseArgs, ReverseArgs], error) {
 	return read(ctx, r.cloud, "ReverseDNS", req.Inputs.Key, req, func(ctx context.Context, in ReverseArgs) (ReverseArgs, bool, error) {
+		if in.Provider != "" {
+			return r.nameAt(ctx, in)
+		}
 		s, ok, err := r.server(ctx, in.Server)
 		switch in.IP {
 		case text(s.Addr4):

@@ -41,7 +41,7 @@ func Preview(ctx context.Context, o Options, w Wanted) (Changes, error) {
 }
 
 // kindOrder is the order in which objects need each other.
-var kindOrder = []string{"SSHKey", "Firewall", "Network", "PlacementGroup", "Server", "ReverseDNS"}
+var kindOrder = []string{"SSHKey", "Firewall", "Network", "PlacementGroup", "Server", "DedicatedServer", "ReverseDNS"}
 
 // Up brings the provider to w. The error is about the run as a whole; what failed for one node is in Result.Errors, and
 // the servers of the others are in Result.Servers all the same. It is safe to cancel, to kill and to repeat.
@@ -218,8 +218,8 @@ func (r *run) exportState(ctx context.Context) error {
 // refuseDeletes stops before anything is done when the state holds servers that are neither wanted nor allowed to go.
 func (r *run) refuseDeletes(w Wanted) error {
 	wanted := map[string]bool{}
-	for _, s := range w.Servers {
-		wanted[s.Node] = true
+	for _, node := range w.nodes() {
+		wanted[node] = true
 	}
 	refused := slices.DeleteFunc(r.before.servers(), func(node string) bool {
 		return wanted[node] || slices.Contains(r.opts.AllowDelete, node)
@@ -256,7 +256,7 @@ func (r *run) deletions(w Wanted, seen Changes) Changes {
 func (r *run) urnsOf(nodes []string) []string {
 	var out []string
 	for _, res := range r.before.Resources {
-		if res.Type == token("Server") && slices.Contains(nodes, res.Inputs.Node) {
+		if isServer(res.Type) && slices.Contains(nodes, res.Inputs.Node) {
 			out = append(out, res.URN)
 		}
 	}

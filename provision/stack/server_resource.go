@@ -1,12 +1,15 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // ServerArgs are a server's inputs in Pulumi's state.
@@ -16,6 +19,7 @@ type ServerArgs struct {
 	Name           string            `pulumi:"name"`
 	ServerType     string            `pulumi:"serverType"`
 	Location       string            `pulumi:"location"`
+	Elsewhere      []PlaceArgs       `pulumi:"elsewhere,optional"`
 	Image          string            `pulumi:"image"`
 	SSHKeys        []string          `pulumi:"sshKeys"`
 	Networks       []string          `pulumi:"networks"`
@@ -24,11 +28,20 @@ type ServerArgs struct {
 	Labels         map[string]string `pulumi:"labels"`
 }
 
+// PlaceArgs are a server type at a location, where the server may be when there was no room at the first.
+type PlaceArgs struct {
+	ServerType string `pulumi:"serverType"`
+	Location   string `pulumi:"location"`
+}
+
 // ServerState is a server in Pulumi's state.
 type ServerState struct {
 	ServerArgs
 	Addr4 string `pulumi:"addr4"`
 	Addr6 string `pulumi:"addr6"`
+	// What it turned out to be, where the inputs leave a choice.
+	IsType     string `pulumi:"isType,optional"`
+	IsLocation string `pulumi:"isLocation,optional"`
 }
 
 type serverResource struct{ *cloud }
@@ -43,8 +56,12 @@ func (r *serverResource) Create(ctx context.Context, req infer.CreateRequest[Ser
 		return infer.CreateResponse[ServerState]{Output: ServerState{ServerArgs: in}}, nil
 	}
 	ctx, end := r.rec.begin(ctx, in.Key, "creating")
+	var elsewhere []provider.Place
+	for _, p := range in.Elsewhere {
+		elsewhere = append(elsewhere, provider.Place{Type: p.ServerType, Location: p.Location})
+	}
 	s, err := r.driver.EnsureServer(ctx, hetznercloud.ServerSpec{Name: in.Name, ServerType: in.ServerType,
-		Location: in.Location, Image: in.Image, SSHKeys: in.SSHKeys, Networks: in.Networks, Firewalls: in.Firewalls,
+		Location: in.Location, Elsewhere: elsewhere, Image: in.Image, SSHKeys: in.SSHKeys, Networks: in.Networks, Firewalls: in.Firewalls,
 		PlacementGroup: in.PlacementGroup, Labels: in.Labels})
 	if end(err) != nil {
 		return infer.CreateResponse[ServerState]{}, err
@@ -55,7 +72,7 @@ func (r *serverResource) Create(ctx context.Context, req infer.CreateRequest[Ser
 // state is the recorded state of a server that exists.
 func (r *serverResource) state(in ServerArgs, s hetznercloud.Server) ServerState {
 	r.rec.server(in.Node, ServerOutput{ID: s.ID, Addr4: s.Addr4, Addr6: s.Addr6})
-	return ServerState{ServerArgs: in, Addr4: text(s.Addr4), Addr6: text(s.Addr6)}
+	return ServerState{ServerArgs: in, Addr4: text(s.Addr4), Addr6: text(s.Addr6), IsType: s.ServerType, IsLocation: s.Location}
 }
 
 // Read looks at the server; an empty id tells Pulumi that it is gone.
@@ -71,8 +88,17 @@ func (r *serverResource) Read(ctx context.Context, req infer.ReadRequest[ServerA
 		return infer.ReadResponse[ServerArgs, ServerState]{}, nil
 	}
 	in := req.Inputs
-	in.Name, in.ServerType, in.Location, in.Labels = s.Name, s.ServerType, s.Location, s.Labels
+	in.Name, in.Labels = s.Name, s.Labels
+	if !in.fits(s.ServerType, s.Location) {
+		in.ServerType, in.Location = s.ServerType, s.Location
+	}
 	return infer.ReadResponse[ServerArgs, ServerState]{ID: req.ID, Inputs: in, State: r.state(in, s)}, nil
+}
+
+// fits: a server that had to be rented elsewhere is where it may be.
+func (a ServerArgs) fits(serverType, location string) bool {
+	return a.ServerType == serverType && a.Location == location ||
+		slices.Contains(a.Elsewhere, PlaceArgs{serverType, location})
 }
 
 // Diff compares what can be compared. Keys, networks, firewalls and placement only matter for the create.
@@ -82,6 +108,7 @@ func (r *serverResource) Diff(_ context.Context, req infer.DiffRequest[ServerArg
 		field{"name", old.Name, in.Name},
 		field{"serverType", old.ServerType, in.ServerType},
 		field{"location", old.Location, in.Location},
+		field{"elsewhere", fmt.Sprint(old.Elsewhere), fmt.Sprint(in.Elsewhere)},
 		field{"labels", fmt.Sprint(old.Labels), fmt.Sprint(in.Labels)},
 	), nil
 }
@@ -92,12 +119,13 @@ func (r *serverResource) Update(ctx context.Context, req infer.UpdateRequest[Ser
 	d, _ := r.Diff(ctx, infer.DiffRequest[ServerArgs, ServerState]{State: old, Inputs: in})
 	r.rec.change(Change{Op: "update", Kind: "Server", Key: in.Key, Node: in.Node, Fields: sortedKeys(d.DetailedDiff)})
 	ctx, end := r.rec.begin(ctx, in.Key, "updating")
-	if old.ServerType != in.ServerType || old.Location != in.Location {
+	if !in.fits(cmp.Or(old.IsType, old.ServerType), cmp.Or(old.IsLocation, old.Location)) {
 		err := fmt.Errorf("%w: %s is %s at %s and the fleet file wants %s at %s (take it down with `fleet down %s`, then run `fleet up`)",
 			ErrImmutable, in.Node, old.ServerType, old.Location, in.ServerType, in.Location, in.Node)
 		return infer.UpdateResponse[ServerState]{}, end(err)
 	}
-	out := ServerState{ServerArgs: in, Addr4: old.Addr4, Addr6: old.Addr6}
+	out := old
+	out.ServerArgs = in
 	if req.DryRun {
 		return infer.UpdateResponse[ServerState]{Output: out}, nil
 	}

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // What a caller can act on.
@@ -34,15 +35,16 @@ type Secret interface{ Reveal() []byte }
 
 // Options say where the stack lives and with what it works.
 type Options struct {
-	Dir         string // .fleet/stack: state, Pulumi's home and its workspace
-	Backend     string // Pulumi backend URL; default: a file backend in Dir
-	Fleet       string // the fleet's name is the stack's name
-	Passphrase  Secret // encrypts secrets in the state; random, kept by the vault
-	Driver      *hetznercloud.Driver
-	CLI         string       // path of pulumi; default: FindCLI
-	AllowDelete []string     // nodes whose servers may be deleted
-	Parallel    int          // default 10
-	Log         *slog.Logger // default: discard
+	Dir         string                       // .fleet/stack: state, Pulumi's home and its workspace
+	Backend     string                       // Pulumi backend URL; default: a file backend in Dir
+	Fleet       string                       // the fleet's name is the stack's name
+	Passphrase  Secret                       // encrypts secrets in the state; random, kept by the vault
+	Driver      *hetznercloud.Driver         // needed only where cloud servers are
+	Dedicated   map[string]provider.Provider // the other providers, by name
+	CLI         string                       // path of pulumi; default: FindCLI
+	AllowDelete []string                     // nodes whose servers may be deleted
+	Parallel    int                          // default 10
+	Log         *slog.Logger                 // default: discard
 }
 
 func (o Options) withDefaults(ctx context.Context) (Options, error) {
@@ -50,7 +52,7 @@ func (o Options) withDefaults(ctx context.Context) (Options, error) {
 	if o.Fleet == "" {
 		problems = append(problems, errors.New("no fleet name"))
 	}
-	if o.Driver == nil {
+	if o.Driver == nil && len(o.Dedicated) == 0 {
 		problems = append(problems, errors.New("no driver"))
 	}
 	if o.Passphrase == nil || len(o.Passphrase.Reveal()) == 0 {
@@ -88,6 +90,7 @@ type Result struct {
 	Servers map[string]ServerOutput // by node
 	Errors  map[string]error        // by node; "" holds what concerns no single node
 	Changes Changes                 // what was done
+	Remains map[string][]string     // by node: what is left for a person to do at the provider
 }
 
 // Err joins everything that failed, or is nil.

@@ -69,13 +69,15 @@ type deployment struct {
 func (d deployment) servers() []string {
 	var out []string
 	for _, r := range d.Resources {
-		if r.Type == token("Server") {
+		if isServer(r.Type) {
 			out = append(out, r.Inputs.Node)
 		}
 	}
 	slices.Sort(out)
 	return out
 }
+
+func isServer(kind string) bool { return kind == token("Server") || kind == token("DedicatedServer") }
 
 // localState is where the file backend keeps the stack.
 func localState(dir, stack string) string {

@@ -10,6 +10,7 @@ import (
 
 	"popfleet/inventory"
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/provider"
 )
 
 // ProviderName is the provider whose machines this package handles, in the fleet file's words.
@@ -23,7 +24,33 @@ type Wanted struct {
 	Networks        []hetznercloud.NetworkSpec
 	PlacementGroups []hetznercloud.PlacementGroupSpec
 	Servers         []Server
+	Dedicated       []Dedicated
 }
+
+// cloud says whether there is anything at Hetzner Cloud; a fleet of dedicated servers needs no project there.
+func (w Wanted) cloud() bool { return len(w.Servers) > 0 }
+
+func (w Wanted) nodes() []string {
+	var out []string
+	for _, s := range w.Servers {
+		out = append(out, s.Node)
+	}
+	for _, s := range w.Dedicated {
+		out = append(out, s.Node)
+	}
+	return out
+}
+
+// Dedicated is a server that is taken over.
+type Dedicated struct {
+	Node     string
+	Provider string
+	Server   string // the provider's name for it
+	Reverse  string // reverse DNS name; empty for none
+}
+
+// Key is the server's name inside the fleet's stack.
+func (s Dedicated) Key() string { return "server." + s.Node }
 
 // Server is one wanted server with the objects it refers to, by key.
 type Server struct {
@@ -31,6 +58,7 @@ type Server struct {
 	Name           string
 	ServerType     string
 	Location       string
+	Elsewhere      []provider.Place // taken in order when there is no room
 	Image          string
 	Network        string // key; empty where the location's network zone is not known
 	PlacementGroup string // key; empty when its PoP has more nodes than a group holds
@@ -41,8 +69,7 @@ type Server struct {
 // Key is the server's name inside the fleet's stack.
 func (s Server) Key() string { return "server." + s.Node }
 
-// Want derives what should exist from the fleet file and the public half of the fleet's SSH key. It is pure; machines of
-// other providers are left out.
+// Want derives what should exist from the fleet file and the public half of the fleet's SSH key. It is pure.
 func Want(f inventory.Fleet, sshPublicKey string) (Wanted, error) {
 	fingerprint, err := keyTag(sshPublicKey)
 	if err != nil {
@@ -65,6 +92,7 @@ func Want(f inventory.Fleet, sshPublicKey string) (Wanted, error) {
 			zones[zoneOf[s.Location]] = true
 		}
 		w.Servers = append(w.Servers, servers...)
+		w.Dedicated = append(w.Dedicated, dedicatedOf(f, pop)...)
 	}
 	delete(zones, "")
 	for _, zone := range slices.Sorted(maps.Keys(zones)) {
@@ -94,6 +122,9 @@ func serversOf(f inventory.Fleet, pop inventory.PoP) []Server {
 		}
 		s := Server{Node: node.Name, Name: f.Name + "-" + node.Name,
 			ServerType: m.ServerType, Location: m.Location, Image: m.Image}
+		for _, o := range m.Elsewhere {
+			s.Elsewhere = append(s.Elsewhere, provider.Place{Type: o.ServerType, Location: o.Location})
+		}
 		s.Labels = hetznercloud.Labels(f.Name, node.Name, s.Key())
 		if f.Domain != "" {
 			s.Reverse = node.Name + "." + f.Domain
@@ -111,6 +142,22 @@ func serversOf(f inventory.Fleet, pop inventory.PoP) []Server {
 	return out
 }
 
+func dedicatedOf(f inventory.Fleet, pop inventory.PoP) []Dedicated {
+	var out []Dedicated
+	for _, node := range pop.Nodes {
+		m := nearest(f.Defaults, pop.Machine, node.Machine)
+		if !m.Dedicated() {
+			continue
+		}
+		s := Dedicated{Node: node.Name, Provider: m.Provider, Server: m.Server}
+		if f.Domain != "" {
+			s.Reverse = node.Name + "." + f.Domain
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // nearest merges machine descriptions; the last that says something wins.
 func nearest(machines ...inventory.Machine) inventory.Machine {
 	out := inventory.Machine{ServerType: "cx23", Location: "fsn1", Image: "debian-12"}
@@ -119,6 +166,10 @@ func nearest(machines ...inventory.Machine) inventory.Machine {
 		pick(&out.ServerType, m.ServerType)
 		pick(&out.Location, m.Location)
 		pick(&out.Image, m.Image)
+		pick(&out.Server, m.Server)
+		if len(m.Elsewhere) > 0 {
+			out.Elsewhere = m.Elsewhere
+		}
 	}
 	return out
 }
@@ -183,7 +234,7 @@ func keyTag(publicKey string) (string, error) {
 
 // keys are the names of all wanted objects inside the stack.
 func (w Wanted) keys() map[string]bool {
-	out := map[string]bool{"ssh-key": true, "firewall": true}
+	out := map[string]bool{"ssh-key": w.cloud(), "firewall": w.cloud()}
 	for _, n := range w.Networks {
 		out[n.Labels[hetznercloud.LabelKey]] = true
 	}
@@ -191,6 +242,12 @@ func (w Wanted) keys() map[string]bool {
 		out[g.Labels[hetznercloud.LabelKey]] = true
 	}
 	for _, s := range w.Servers {
+		out[s.Key()] = true
+		if s.Reverse != "" {
+			out["reverse4."+s.Node], out["reverse6."+s.Node] = true, true
+		}
+	}
+	for _, s := range w.Dedicated {
 		out[s.Key()] = true
 		if s.Reverse != "" {
 			out["reverse4."+s.Node], out["reverse6."+s.Node] = true, true
