@@ -18,7 +18,7 @@ type Config struct {
 	Net4     netip.Prefix // what is on the link; zero: nothing, the address is a /32
 	Gateway4 netip.Addr   // inside Net4, or off-link
 	DHCP     bool         // the network answers DHCP; without it a machine has to know
-	Prefix6  netip.Prefix // the machine's own /64; it uses ::1 of it
+	Prefix6  netip.Prefix // the machine's own /64; it uses ::1 of it, its gateway is fe80::1
 	MAC      net.HardwareAddr
 
 	Firmware string // bios | uefi
@@ -26,7 +26,9 @@ type Config struct {
 	MemoryMB int
 	DiskGB   int
 	Disks    int    // 1 or 2
-	DiskKind string // nvme | sata; "" is nvme. SATA disks have a WWN besides their serial
+	DiskKind string // nvme | sata; "" is nvme. SATA disks are sda, sdb and have a WWN besides their serial
+	// RescueName is the host name of the rescue system; "" is Hetzner's.
+	RescueName string
 
 	// NextBoot is asked at every start (power-on, reset, the guest's own reboot), from the machine's goroutine.
 	NextBoot func() Boot

@@ -1,7 +1,9 @@
 // Package netns makes the network of the lab's machines: a Linux network namespace that has no link to the host at all,
-// laid out as a cloud provider's. A machine has its address as a /32 (198.18.0.0/16 is for them) with the off-link
-// gateway 172.31.1.1, and ::1 of a /64 of its own behind fe80::1. Machines can't see each other's frames: what one sends
-// to another goes through the gateway, which is the namespace itself. The lab's own services live on [Lab].
+// laid out as the providers'. A Hetzner Cloud machine has its address as a /32 of 198.18.0.0/16 with the off-link gateway
+// 172.31.1.1; a Robot one is in 198.19.0.0/26 with the gateway inside; an OVH one is a /32 of 198.19.1.0/24 with that
+// network's .254 as its off-link gateway. All have ::1 of a /64 of their own behind fe80::1. Machines can't see each
+// other's frames, be they neighbours by address: what one sends to another goes through the gateway, which is the
+// namespace itself and answers for them (private VLAN, as at the providers). The lab's own services live on [Lab].
 //
 // Processes of the host reach in by [Namespace.Dial] and [Namespace.Listen], which open the socket inside, and by
 // [Namespace.Command]. Nothing else connects the two sides: no route, no veth, no default route inside, so a load test
@@ -34,7 +36,7 @@ const Bridge = "lab0"
 // gatewayMAC is fixed: a bridge otherwise takes the lowest of its ports', and the machines' ARP entries would go stale.
 const gatewayMAC = "d2:74:7f:6e:37:e3"
 
-// Addresses of the lab's network. The gateways are Hetzner Cloud's own.
+// Addresses of the lab's network. The gateways of Hetzner Cloud are its own.
 var (
 	Gateway4 = netip.MustParseAddr("172.31.1.1")
 	Gateway6 = netip.MustParseAddr("fe80::1")
@@ -42,6 +44,14 @@ var (
 	Lab6     = netip.MustParseAddr("2001:db8:1::1")
 	Machines = netip.MustParsePrefix("198.18.0.0/16")
 	Prefix6  = netip.MustParsePrefix("2001:db8:1::/48") // machine N has 2001:db8:1:N::/64
+
+	Robot        = netip.MustParsePrefix("198.19.0.0/26") // what is on a Robot machine's link
+	RobotGateway = netip.MustParseAddr("198.19.0.1")
+	Robot6       = netip.MustParsePrefix("2001:db8:2::/48")
+
+	OVH        = netip.MustParsePrefix("198.19.1.0/24") // of which a machine has a /32
+	OVHGateway = netip.MustParseAddr("198.19.1.254")
+	OVH6       = netip.MustParsePrefix("2001:db8:3::/48")
 )
 
 // Namespace is a network namespace that exists. Its methods are safe for concurrent use.
@@ -64,21 +74,29 @@ func Create(ctx context.Context, name string) (*Namespace, error) {
 	if err := n.sysctls(); err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w", name, err)
 	}
-	// replace, not add: each line does nothing where it is already done
-	batch := strings.NewReplacer("LAB4", Lab.String(), "LAB6", Lab6.String(), "GW4", Gateway4.String(), "GW6", Gateway6.String(),
-		"NET4", Machines.String(), "NET6", Prefix6.String(), "BRIDGE", Bridge).Replace(`link set lo up
-address replace LAB4/32 dev lo
-address replace LAB6/128 dev lo nodad
-address replace GW4/32 dev BRIDGE
-address replace GW6/64 dev BRIDGE nodad
-link set BRIDGE up
-route replace NET4 dev BRIDGE
-route replace NET6 dev BRIDGE
-`)
+	batch := layout()
 	if !n.hasLink(ctx, Bridge) {
 		batch = fmt.Sprintf("link add %s address %s type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n", Bridge, gatewayMAC) + batch
 	}
-	return n, ip(ctx, batch, "-n", name, "-batch", "-")
+	if err := ip(ctx, batch, "-n", name, "-batch", "-"); err != nil {
+		return nil, err
+	}
+	// a neighbour by address is asked for by ARP, and its port is isolated: the gateway answers in its place
+	return n, n.write("ipv4/conf/"+Bridge+"/proxy_arp_pvlan", "1")
+}
+
+// layout is what ip(8) is told: replace, not add, so that each line does nothing where it is already done.
+func layout() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "link set lo up\naddress replace %s/32 dev lo\naddress replace %s/128 dev lo nodad\n", Lab, Lab6)
+	for _, gw := range []string{Gateway4.String() + "/32", netip.PrefixFrom(RobotGateway, Robot.Bits()).String(), OVHGateway.String() + "/32"} {
+		fmt.Fprintf(&s, "address replace %s dev %s\n", gw, Bridge)
+	}
+	fmt.Fprintf(&s, "address replace %s/64 dev %s nodad\nlink set %s up\n", Gateway6, Bridge, Bridge)
+	for _, net := range []netip.Prefix{Machines, OVH, Prefix6, Robot6, OVH6} {
+		fmt.Fprintf(&s, "route replace %s dev %s\n", net, Bridge)
+	}
+	return s.String()
 }
 
 // Exists says whether there is a namespace of that name.
@@ -149,14 +167,16 @@ func (n *Namespace) sysctls() error {
 		{"ipv6/conf/default/accept_dad", "0"},
 		{"ipv6/conf/default/accept_ra", "0"},
 	}
-	return n.inside(func() error {
-		for _, v := range values {
-			if err := os.WriteFile("/proc/sys/net/"+v[0], []byte(v[1]), 0o644); err != nil {
-				return err
-			}
+	for _, v := range values {
+		if err := n.write(v[0], v[1]); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+func (n *Namespace) write(sysctl, value string) error {
+	return n.inside(func() error { return os.WriteFile("/proc/sys/net/"+sysctl, []byte(value), 0o644) })
 }
 
 func path(name string) string { return filepath.Join("/run/netns", name) }

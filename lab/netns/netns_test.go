@@ -33,4 +33,7 @@ func TestAddressesFitTogether(t *testing.T) {
 	if !Machines.Contains(Lab) || !Prefix6.Contains(Lab6) || Machines.Contains(Gateway4) {
 		t.Error("the lab lives among its machines, the gateway is on no subnet of theirs")
 	}
+	if !Robot.Contains(RobotGateway) || !OVH.Contains(OVHGateway) || Robot.Overlaps(OVH) || Machines.Overlaps(Robot) || Machines.Overlaps(OVH) {
+		t.Error("three networks, each with its gateway")
+	}
 }

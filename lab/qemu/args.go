@@ -1,8 +1,11 @@
 package qemu
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"popfleet/lab/machine"
@@ -10,6 +13,12 @@ import (
 )
 
 const binary = "qemu-system-x86_64"
+
+// Kinds of disks, as in machine.Config.
+const (
+	diskNVMe = "nvme"
+	diskSATA = "sata"
+)
 
 // Files of a machine's folder, which is QEMU's working directory: paths of unix sockets have to be short.
 const (
@@ -55,10 +64,13 @@ func (b *Backend) args(c machine.Config, s state, boot machine.Boot) []string {
 		"-netdev", "tap,id=net,ifname=" + s.Tap + ",script=no,downscript=no",
 		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + c.MAC.String()}
 	a = append(a, accelArgs(b.accel)...)
-	a = append(a, b.diskArgs(s)...)
+	a = append(a, b.diskArgs(c.DiskKind, s, boot)...)
 	if c.Firmware == "uefi" {
 		a = append(a, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,
 			"-drive", "if=pflash,format=raw,unit=1,file=vars.fd")
+	}
+	if boot.Hangs || boot.Late > 0 {
+		a = append(a, "-S") // has power, and no processor runs
 	}
 	if boot.Rescue {
 		a = append(a, rescueArgs(b.rescue, initrdFile)...)
@@ -66,17 +78,51 @@ func (b *Backend) args(c machine.Config, s state, boot machine.Boot) []string {
 	return a
 }
 
-func (b *Backend) diskArgs(s state) []string {
+// diskArgs plugs the disks in that this boot has, in the order in which firmware and kernel find them.
+func (b *Backend) diskArgs(kind string, s state, boot machine.Boot) []string {
 	cache := "unsafe"
 	if b.o.Durable {
 		cache = "writeback"
 	}
 	var a []string
-	for i, serial := range s.Serials {
+	if kind == diskSATA {
+		a = append(a, "-device", "virtio-scsi-pci,id=scsi")
+	}
+	for at, i := range plugged(len(s.Serials), boot) {
 		a = append(a, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s,cache=%s,discard=unmap,detect-zeroes=unmap", i, diskFile(i), cache),
-			"-device", fmt.Sprintf("nvme,id=nvme%[1]d,drive=disk%[1]d,serial=%[2]s,bootindex=%[3]d", i, serial, i+1))
+			"-device", diskDevice(kind, i, s.Serials[i], at+1))
 	}
 	return a
+}
+
+// plugged lists the disks of a boot, by number, in their order.
+func plugged(disks int, boot machine.Boot) []int {
+	var out []int
+	for i := range disks {
+		if !slices.Contains(boot.MissingDisks, i) {
+			out = append(out, i)
+		}
+	}
+	if boot.SwapDisks {
+		slices.Reverse(out)
+	}
+	return out
+}
+
+// diskDevice is what the guest sees of a disk. A SATA disk is played by a SCSI one, because Debian's cloud kernel, which
+// the lab boots for its speed, has no AHCI: it is sda all the same, with a serial in its VPD and a WWN.
+func diskDevice(kind string, i int, serial string, bootIndex int) string {
+	if kind == diskSATA {
+		return fmt.Sprintf("scsi-hd,bus=scsi.0,drive=disk%d,serial=%s,wwn=0x%s,vendor=ATA,product=LAB SSD,rotation_rate=1,bootindex=%d",
+			i, serial, wwn(serial), bootIndex)
+	}
+	return fmt.Sprintf("nvme,id=nvme%[1]d,drive=disk%[1]d,serial=%[2]s,bootindex=%[3]d", i, serial, bootIndex)
+}
+
+// wwn is a name in IEEE's format 5 that belongs to the serial.
+func wwn(serial string) string {
+	sum := sha256.Sum256([]byte(serial))
+	return "5000c50" + hex.EncodeToString(sum[:])[:9]
 }
 
 func rescueArgs(r rescue.Rescue, initrd string) []string {

@@ -34,7 +34,8 @@ type Machine struct {
 }
 
 type act struct {
-	kind string // on | off | reset | shutdown | leave | delete
+	kind string   // on | off | reset | shutdown | go | leave | delete
+	late *process // whose processor begins to run now: "go"
 	done chan error
 }
 
@@ -154,13 +155,13 @@ func (m *Machine) run(p *process) {
 				a.done <- m.remove(p)
 				return
 			}
-			p = m.act(p, a.kind)
+			p = m.act(p, a)
 		}
 	}
 }
 
-func (m *Machine) act(p *process, kind string) *process {
-	switch kind {
+func (m *Machine) act(p *process, a act) *process {
+	switch a.kind {
 	case "on":
 		if p == nil {
 			return m.start()
@@ -173,6 +174,12 @@ func (m *Machine) act(p *process, kind string) *process {
 		if p != nil {
 			m.stop(p)
 			return m.start()
+		}
+	case "go":
+		if p != nil && p == a.late {
+			if _, err := p.qmp.call(context.Background(), "cont", nil); err != nil {
+				m.log.Warn("late start", "error", err)
+			}
 		}
 	case "shutdown":
 		if p != nil {
@@ -225,7 +232,7 @@ func (m *Machine) start() *process {
 	if boot.Rescue {
 		what = "rescue"
 	}
-	m.note(powerOnMark + what)
+	m.note(powerOnMark + what + flaws(boot))
 	m.want(true)
 	p, err := m.startBoot(boot)
 	if err != nil {
@@ -238,13 +245,36 @@ func (m *Machine) start() *process {
 	return p
 }
 
+// flaws are what is wrong with a boot, in words for the console.
+func flaws(b machine.Boot) string {
+	var s string
+	for _, i := range b.MissingDisks {
+		s += fmt.Sprintf(", without disk %d", i)
+	}
+	if b.SwapDisks {
+		s += ", disks swapped"
+	}
+	switch {
+	case b.Hangs:
+		s += ", hangs"
+	case b.Late > 0:
+		s += fmt.Sprintf(", %s late", b.Late)
+	}
+	return s
+}
+
 func (m *Machine) startBoot(boot machine.Boot) (*process, error) {
 	if boot.Rescue {
 		if err := m.writeInitrd(boot); err != nil {
 			return nil, err
 		}
 	}
-	return startQEMU(context.Background(), m.b.o.Namespace, m.dir, m.b.args(m.config, m.state, boot))
+	p, err := startQEMU(context.Background(), m.b.o.Namespace, m.dir, m.b.args(m.config, m.state, boot))
+	if err == nil && boot.Late > 0 && !boot.Hangs {
+		// tell gives up when the machine is gone; a start in between makes another process
+		time.AfterFunc(boot.Late, func() { _ = m.tell(context.Background(), act{kind: "go", late: p}) })
+	}
+	return p, err
 }
 
 func (m *Machine) writeInitrd(boot machine.Boot) error {
@@ -253,8 +283,8 @@ func (m *Machine) writeInitrd(boot machine.Boot) error {
 		return err
 	}
 	c := m.config
-	own := rescue.BootData{MAC: c.MAC, Address4: c.Address, Gateway4: gateway4(c), Prefix6: c.Prefix6,
-		Gateway6: netns.Gateway6, AuthorizedKeys: boot.AuthorizedKeys}
+	own := rescue.BootData{MAC: c.MAC, Address4: netip.PrefixFrom(c.Address, bits4(c)), Gateway4: gateway4(c), Prefix6: c.Prefix6,
+		Gateway6: netns.Gateway6, AuthorizedKeys: boot.AuthorizedKeys, HostKeys: boot.HostKeys, Hostname: c.RescueName}
 	return os.WriteFile(filepath.Join(m.dir, initrdFile), append(data, own.CPIO()...), 0o600)
 }
 

@@ -1,5 +1,5 @@
-// Package qemu is the machine backend whose machines really boot: QEMU guests in the lab's network namespace, with NVMe
-// disks that have serials, SeaBIOS or OVMF, and a rescue system that the "provider" boots them into.
+// Package qemu is the machine backend whose machines really boot: QEMU guests in the lab's network namespace, with
+// one or two NVMe or SATA disks that have serials, SeaBIOS or OVMF, and a rescue system that the "provider" boots them into.
 //
 //	ns, err := netns.Create(ctx, netns.DefaultName)
 //	b, err := qemu.New(ctx, qemu.Options{Dir: "/var/lib/fleet-lab/machines", Namespace: ns})
@@ -192,7 +192,7 @@ func (b *Backend) lease(mac net.HardwareAddr) (dhcp.Lease, bool) {
 	defer b.mu.Unlock()
 	for _, m := range b.machines {
 		if bytes.Equal(m.config.MAC, mac) {
-			return dhcp.Lease{Address: m.config.Address, Gateway: gateway4(m.config)}, true
+			return dhcp.Lease{Address: m.config.Address, Gateway: gateway4(m.config), Bits: bits4(m.config)}, m.config.DHCP
 		}
 	}
 	return dhcp.Lease{}, false
@@ -205,6 +205,14 @@ func gateway4(c machine.Config) netip.Addr {
 	return netns.Gateway4
 }
 
+// bits4 is the length of the address's prefix: 32 where nothing is on the link.
+func bits4(c machine.Config) int {
+	if c.Net4.IsValid() {
+		return c.Net4.Bits()
+	}
+	return 32
+}
+
 func checkConfig(c machine.Config) error {
 	switch {
 	case c.Name == "" || c.Name != filepath.Base(c.Name):
@@ -215,6 +223,10 @@ func checkConfig(c machine.Config) error {
 		return fmt.Errorf("machine %s: no MAC address", c.Name)
 	case c.Firmware != "bios" && c.Firmware != "uefi" && c.Firmware != "":
 		return fmt.Errorf("machine %s: firmware %q: expected bios or uefi", c.Name, c.Firmware)
+	case c.DiskKind != diskNVMe && c.DiskKind != diskSATA && c.DiskKind != "":
+		return fmt.Errorf("machine %s: disks %q: expected nvme or sata", c.Name, c.DiskKind)
+	case c.Net4.IsValid() && !c.Net4.Contains(c.Address):
+		return fmt.Errorf("machine %s: %s is not in its network %s", c.Name, c.Address, c.Net4)
 	case c.Disks < 0 || c.Disks > 2:
 		return fmt.Errorf("machine %s: %d disks: expected 1 or 2", c.Name, c.Disks)
 	}

@@ -33,6 +33,8 @@ type rig struct {
 	rescue  atomic.Bool // what NextBoot says
 	boots   atomic.Int32
 	stopped atomic.Int32
+	shown   ssh.PublicKey // the host key of the last login
+	flaws   machine.Boot  // what is wrong with the next boot; its host keys are the rescue system's
 }
 
 func newRig(t *testing.T) *rig {
@@ -56,7 +58,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.config = machine.Config{Name: "9", Address: netip.MustParseAddr("198.18.0.9"), MAC: net.HardwareAddr{0x96, 0, 0, 0, 0, 9},
-		Prefix6: netip.MustParsePrefix("2001:db8:1:9::/64"), Disks: 2, DiskGB: 3, NextBoot: r.nextBoot, Stopped: func() { r.stopped.Add(1) }}
+		Prefix6: netip.MustParsePrefix("2001:db8:1:9::/64"), DHCP: true, Disks: 2, DiskGB: 3, NextBoot: r.nextBoot, Stopped: func() { r.stopped.Add(1) }}
 	r.rescue.Store(true)
 	r.open()
 	return r
@@ -73,7 +75,9 @@ func (r *rig) open() {
 
 func (r *rig) nextBoot() machine.Boot {
 	r.boots.Add(1)
-	return machine.Boot{Rescue: r.rescue.Load(), AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(r.signer.PublicKey()))}}
+	b := r.flaws
+	b.Rescue, b.AuthorizedKeys = r.rescue.Load(), []string{string(ssh.MarshalAuthorizedKey(r.signer.PublicKey()))}
+	return b
 }
 
 // await polls until ok, for as long as an emulated machine may need on a busy host.
@@ -102,7 +106,10 @@ func (r *rig) ssh(m machine.Machine) *ssh.Client {
 		}
 		conn.SetDeadline(time.Now().Add(pace.Emulated.Of(30 * time.Second)))
 		c, chans, reqs, err := ssh.NewClientConn(conn, "rescue", &ssh.ClientConfig{User: "root",
-			Auth: []ssh.AuthMethod{ssh.PublicKeys(r.signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
+			Auth: []ssh.AuthMethod{ssh.PublicKeys(r.signer)}, HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
+				r.shown = k
+				return nil
+			}})
 		if err != nil {
 			return false
 		}

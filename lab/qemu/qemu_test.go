@@ -27,6 +27,8 @@ func TestArgs(t *testing.T) {
 	b := &Backend{accel: "tcg", rescue: rescue.Rescue{Kernel: "/k", Initrd: "/i", Root: "/r"}}
 	two := config()
 	two.Disks, two.Firmware, two.MemoryMB = 2, "uefi", 2048
+	sata := two
+	sata.DiskKind, sata.Firmware = "sata", "bios"
 	tests := map[string]struct {
 		config   machine.Config
 		boot     machine.Boot
@@ -35,6 +37,11 @@ func TestArgs(t *testing.T) {
 		"disk": {config(), machine.Boot{}, []string{"-no-reboot", "mac=96:00:00:00:00:2a", "ifname=tap42", "serial=S0,bootindex=1", "-m 1024"},
 			[]string{"-kernel", "pflash", "disk1"}},
 		"rescue":              {config(), machine.Boot{Rescue: true}, []string{"-kernel /k", "-initrd initrd", "readonly=on", "file=/r", "console=ttyS0"}, nil},
+		"sata":                {sata, machine.Boot{}, []string{"virtio-scsi-pci,id=scsi", "drive=disk1,serial=S1,wwn=0x5000c50", "bootindex=2"}, []string{"nvme", "-S"}},
+		"missing":             {two, machine.Boot{MissingDisks: []int{0}}, []string{"serial=S1,bootindex=1"}, []string{"disk0"}},
+		"swapped":             {two, machine.Boot{SwapDisks: true}, []string{"serial=S1,bootindex=1", "serial=S0,bootindex=2"}, nil},
+		"hangs":               {two, machine.Boot{Hangs: true}, []string{" -S"}, nil},
+		"late":                {two, machine.Boot{Rescue: true, Late: 1}, []string{" -S"}, nil},
 		"uefi with two disks": {two, machine.Boot{}, []string{"file=vars.fd", "serial=S0,bootindex=1", "serial=S1,bootindex=2", "-m 2048"}, nil},
 	}
 	for name, tt := range tests {
@@ -107,6 +114,8 @@ func TestCheckConfig(t *testing.T) {
 		"mac":      func(c *machine.Config) { c.MAC = nil },
 		"firmware": func(c *machine.Config) { c.Firmware = "coreboot" },
 		"disks":    func(c *machine.Config) { c.Disks = 3 },
+		"kind":     func(c *machine.Config) { c.DiskKind = "floppy" },
+		"network":  func(c *machine.Config) { c.Net4 = netip.MustParsePrefix("198.19.0.0/26") },
 	}
 	if err := checkConfig(config()); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ var packages = []string{
 }
 
 // initrdModules are what stands between the kernel and the read-only root, and the network; their dependencies follow.
-var initrdModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "overlay", "virtio_rng"}
+var initrdModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "overlay", "virtio_rng"}
 
 //go:embed files
 var files embed.FS

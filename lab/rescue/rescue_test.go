@@ -63,7 +63,7 @@ func TestArchiveFields(t *testing.T) {
 }
 
 func TestBootData(t *testing.T) {
-	b := BootData{MAC: net.HardwareAddr{0x96, 0, 0, 0, 0, 1}, Address4: netip.MustParseAddr("198.18.0.7"),
+	b := BootData{MAC: net.HardwareAddr{0x96, 0, 0, 0, 0, 1}, Address4: netip.MustParsePrefix("198.18.0.7/32"),
 		Gateway4: netip.MustParseAddr("172.31.1.1"), AuthorizedKeys: []string{"ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"}}
 	want := "MAC=96:00:00:00:00:01\nADDRESS4=198.18.0.7/32\nGATEWAY4=172.31.1.1\n"
 	if got := b.network(); got != want {
@@ -73,8 +73,11 @@ func TestBootData(t *testing.T) {
 	if got := b.network(); got != want+"ADDRESS6=2001:db8:1:7::1/64\nGATEWAY6=fe80::1\n" {
 		t.Errorf("%q", got)
 	}
-	if !bytes.Contains(b.CPIO(), []byte("ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n")) {
-		t.Error("keys are not in the archive")
+	b.HostKeys, b.Hostname = [][]byte{[]byte("first"), []byte("second")}, "rescue-customer-eu"
+	for _, part := range []string{"ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n", "lab/host_key_1\x00", "second", "rescue-customer-eu\n"} {
+		if !bytes.Contains(b.CPIO(), []byte(part)) {
+			t.Errorf("no %q in the archive", part)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package dhcp answers the lab's machines as a cloud provider's DHCP does: each MAC gets its one address as a /32, with
-// the off-link gateway in option 121 (RFC 3442). A machine whose own network settings fail, or an initramfs that knows
+// Package dhcp answers the lab's machines as a cloud provider's DHCP does: each MAC gets its one address, and where its
+// gateway is off-link, as with a /32, the way there in option 121 (RFC 3442). A machine whose own network settings fail, or an initramfs that knows
 // none, finds its way by it.
 //
 // It hands out nothing of its own: leases are looked up, never chosen. What it can't read or doesn't know it ignores in
@@ -21,8 +21,12 @@ import (
 // Lease is what a machine is told.
 type Lease struct {
 	Address netip.Addr
-	Gateway netip.Addr // off-link
+	Bits    int        // of the prefix that is on the link; 32 is nothing
+	Gateway netip.Addr // off-link unless the prefix has it
 }
+
+// offLink says whether the way to the gateway has to be told.
+func (l Lease) offLink() bool { return !netip.PrefixFrom(l.Address, l.Bits).Contains(l.Gateway) }
 
 // Lookup finds a machine by its MAC address. It is called from the serving goroutine.
 type Lookup func(mac net.HardwareAddr) (Lease, bool)
@@ -150,8 +154,10 @@ func reply(packet []byte, q question, lease Lease, kind byte) []byte {
 	out = append(append(out, optServer, 4), gw[:]...)
 	if kind != nak {
 		out = binary.BigEndian.AppendUint32(append(out, optLeaseTime, 4), uint32(leaseTime.Seconds()))
-		out = append(out, optMask, 4, 255, 255, 255, 255)
+		out = append(append(out, optMask, 4), net.CIDRMask(lease.Bits, 32)...)
 		out = append(append(out, optRouter, 4), gw[:]...)
+	}
+	if kind != nak && lease.offLink() {
 		out = append(out, optRoutes, 14, 32)            // gateway/32
 		out = append(append(out, gw[:]...), 0, 0, 0, 0) // is on the link
 		out = append(append(out, 0), gw[:]...)          // 0.0.0.0/0 goes there

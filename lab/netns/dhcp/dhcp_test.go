@@ -12,7 +12,7 @@ import (
 
 var (
 	mac   = net.HardwareAddr{0x96, 0, 0, 0, 0, 9}
-	lease = Lease{Address: netip.MustParseAddr("198.18.0.9"), Gateway: netip.MustParseAddr("172.31.1.1")}
+	lease = Lease{Address: netip.MustParseAddr("198.18.0.9"), Bits: 32, Gateway: netip.MustParseAddr("172.31.1.1")}
 )
 
 func lookup(m net.HardwareAddr) (Lease, bool) { return lease, bytes.Equal(m, mac) }
@@ -138,4 +138,16 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%d bytes to %s", len(out), to)
 		}
 	})
+}
+
+// TestGatewayOnTheLink: a network with its gateway inside needs no route told, and option 121 would win over the mask.
+func TestGatewayOnTheLink(t *testing.T) {
+	inside := Lease{Address: netip.MustParseAddr("198.19.0.2"), Bits: 26, Gateway: netip.MustParseAddr("198.19.0.1")}
+	out, _, ok := Answer(packet(discover, mac, netip.Addr{}), func(net.HardwareAddr) (Lease, bool) { return inside, true })
+	if !ok || !bytes.Equal(option(t, out, optMask), []byte{255, 255, 255, 192}) || !bytes.Equal(option(t, out, optRouter), []byte{198, 19, 0, 1}) {
+		t.Errorf("%v: %v", ok, out)
+	}
+	if routes := option(t, out, optRoutes); routes != nil {
+		t.Errorf("routes %v", routes)
+	}
 }
