@@ -160,6 +160,21 @@ func (v *Vault) SetNodeState(name string, s NodeState) error {
 
 func nodeFile(name, file string) string { return "nodes/" + name + "/" + file }
 
+// Nodes lists the nodes that something is kept of, sorted.
+func (v *Vault) Nodes() ([]string, error) {
+	entries, err := os.ReadDir(v.path("nodes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() && checkName("node", e.Name()) == nil {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
 const forgottenPrefix = ".forgotten-"
 
 // Forget deletes the keys, the state and the certificates of the node called name; the next [Vault.Node] makes fresh

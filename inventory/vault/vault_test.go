@@ -228,6 +228,24 @@ func TestNodeState(t *testing.T) {
 	}
 }
 
+func TestNodes(t *testing.T) {
+	v := newTestVault(t)
+	if all, err := v.Nodes(); err != nil || len(all) != 0 {
+		t.Errorf("of a new vault: %v, %v", all, err)
+	}
+	for _, name := range []string{"gra-1", "fsn-1", "fsn-2"} {
+		if err := v.SetNodeState(name, NodeState{ServerID: "1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Forget("fsn-2"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := v.Nodes(); err != nil || strings.Join(all, " ") != "fsn-1 gra-1" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
 func TestNamesStayInTheFolder(t *testing.T) {
 	v := newTestVault(t)
 	for _, name := range []string{"", "..", "../x", "a/b", "A", "-a", "a.b", strings.Repeat("a", 64)} {
