@@ -1,20 +1,32 @@
 package scripted
 
 import (
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
+
+	"popfleet/lab/machine"
 )
 
-// disk is what lies on a disk. With two disks the first holds the truth and the second mirrors the marker.
+// disk is one drive. What was installed on two of them at once is a mirror: both hold the same system.
 type disk struct {
 	Serial    string
 	SizeBytes int64
 	Foreign   string // somebody else's system, in words; "" is none
 
-	Touched  bool   // wiped by an install: what was there is gone
-	Marker   string // run id of the install that wiped it
-	Complete bool   // the boot loader finds a system
+	Touched bool   // wiped by an install: what was there is gone
+	Marker  string // run id of the install that wiped it
+	holds   *content
+}
+
+// content is what lies on a disk, or on both halves of a mirror. A half that was unplugged for a while is not stale here:
+// what resyncs on a real machine is simply the same.
+type content struct {
+	Complete bool // the boot loader finds it
 
 	Fleet, Node  string
 	UnlockKeys   []string
@@ -37,9 +49,9 @@ type slot struct {
 }
 
 // opens says whether a passphrase opens any slot.
-func (d *disk) opens(secret []byte) bool {
-	for _, s := range d.Slots {
-		if subtle.ConstantTimeCompare(s.secret, secret) == 1 {
+func (s *content) opens(secret []byte) bool {
+	for _, have := range s.Slots {
+		if subtle.ConstantTimeCompare(have.secret, secret) == 1 {
 			return true
 		}
 	}
@@ -48,8 +60,8 @@ func (d *disk) opens(secret []byte) bool {
 
 func (d *disk) words() string {
 	switch {
-	case d.Complete, d.Marker != "":
-		return "fleet node " + d.Node
+	case d.holds.Complete, d.Marker != "":
+		return "fleet node " + d.holds.Node
 	case d.Foreign != "":
 		return d.Foreign
 	case d.Touched:
@@ -63,4 +75,81 @@ func (m *Machine) PlantForeign(index int, words string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.disks[index].Foreign = words
+}
+
+// found are the disks of this boot, in the order in which it finds them; mu is held. A machine that is off has all.
+func (m *Machine) found() []*disk {
+	if m.boot == nil {
+		return m.disks
+	}
+	return order(m.disks, m.boot.given)
+}
+
+func order(disks []*disk, b machine.Boot) []*disk {
+	var out []*disk
+	for i, d := range disks {
+		if !slices.Contains(b.MissingDisks, i) {
+			out = append(out, d)
+		}
+	}
+	if b.SwapDisks {
+		slices.Reverse(out)
+	}
+	return out
+}
+
+// installed is the system of the first disk that has a whole one, else what the first disk has; mu is held. It is never
+// nil, and that of a machine without disks is lost.
+func (m *Machine) installed() *content {
+	all := m.found()
+	for _, d := range all {
+		if d.holds.Complete {
+			return d.holds
+		}
+	}
+	if len(all) == 0 {
+		return &content{}
+	}
+	return all[0].holds
+}
+
+// snapshot is a copy of the installed system.
+func (m *Machine) snapshot() content {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return *m.installed()
+}
+
+// boots says what a start from these disks comes to.
+func boots(disks []*disk) stage {
+	touched := len(disks) == 0
+	for _, d := range disks {
+		if d.holds.Complete {
+			return locked
+		}
+		touched = touched || d.Touched
+	}
+	if touched {
+		return dead // half-installed, or nothing there: the firmware finds no boot loader
+	}
+	return factory
+}
+
+// wireDisk describes the i-th disk found.
+func (m *Machine) wireDisk(i int, d *disk) wireDisk {
+	w := wireDisk{Serial: d.Serial, Model: "Scripted NVMe", SizeBytes: d.SizeBytes, Path: fmt.Sprintf("/dev/nvme%dn1", i), Marker: d.Marker, Content: d.words()}
+	if m.cfg.DiskKind == "sata" {
+		sum := sha256.Sum256([]byte(d.Serial))
+		w.Model, w.Path, w.WWN = "Scripted SSD", fmt.Sprintf("/dev/sd%c", 'a'+i), "naa.5000c50"+hex.EncodeToString(sum[:])[:9]
+	}
+	return w
+}
+
+// wireDisks describes all disks of this boot; mu is held.
+func (m *Machine) wireDisks() []wireDisk {
+	out := []wireDisk{}
+	for i, d := range m.found() {
+		out = append(out, m.wireDisk(i, d))
+	}
+	return out
 }

@@ -2,12 +2,14 @@ package scripted
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -232,10 +234,10 @@ func (m *Machine) facts(bt *boot, link string) facts {
 	wrong := m.fault("wrong-node", "")
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.disks[0]
+	d := m.installed()
 	f := facts{
-		Rescue: link == "rescue", Hostname: "rescue", BootID: bt.id, Firmware: m.cfg.Firmware, MemoryMB: m.cfg.MemoryMB,
-		Network: m.network(), UnixMilli: time.Now().UnixMilli(), Disks: []wireDisk{},
+		Rescue: link == "rescue", Hostname: cmp.Or(m.cfg.RescueName, "rescue"), BootID: bt.id, Firmware: m.cfg.Firmware, MemoryMB: m.cfg.MemoryMB,
+		Network: m.network(), UnixMilli: time.Now().UnixMilli(), Disks: m.wireDisks(),
 	}
 	switch link {
 	case "system":
@@ -246,21 +248,17 @@ func (m *Machine) facts(bt *boot, link string) facts {
 	if wrong {
 		f.Node, f.Hostname = "other-9", "other-9"
 	}
-	for i := range m.disks {
-		f.Disks = append(f.Disks, m.wireDisk(i))
-	}
 	return f
-}
-
-func (m *Machine) wireDisk(i int) wireDisk {
-	d := m.disks[i]
-	return wireDisk{d.Serial, "Scripted NVMe", d.SizeBytes, fmt.Sprintf("/dev/nvme%dn1", i), d.Marker, d.words()}
 }
 
 func (m *Machine) network() network {
 	n := network{MAC: m.cfg.MAC.String(), Gateway4: m.cfg.Gateway4.String(), Gateway6: "fe80::1"}
 	if m.cfg.Address.IsValid() {
-		n.Addresses = append(n.Addresses, m.cfg.Address.String()+"/32")
+		bits := 32
+		if m.cfg.Net4.IsValid() {
+			bits = m.cfg.Net4.Bits()
+		}
+		n.Addresses = append(n.Addresses, netip.PrefixFrom(m.cfg.Address, bits).String())
 	}
 	if m.cfg.Prefix6.IsValid() {
 		n.Addresses = append(n.Addresses, m.cfg.Prefix6.Addr().Next().String()+"/64")

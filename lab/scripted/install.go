@@ -23,6 +23,7 @@ type installRun struct {
 	result  *installed    // guarded by mu
 	err     error         // guarded by mu
 	wiped   []string
+	content *content // what it installs, from step partition on; guarded by the machine's mu
 }
 
 func (r *installRun) update(f func()) {
@@ -168,18 +169,19 @@ func (m *Machine) installSteps(bt *boot, run *installRun) (*installed, error) {
 	return m.report(run)
 }
 
-// chosen are the disks the spec names, or all of them.
+// chosen are the disks the spec names, or all there are; mu is held.
 func (m *Machine) chosen(serials []string) ([]*disk, error) {
+	all := m.found()
 	if len(serials) == 0 {
-		return m.disks, nil
+		return all, nil
 	}
 	var out []*disk
 	for _, s := range serials {
-		i := slices.IndexFunc(m.disks, func(d *disk) bool { return d.Serial == s })
+		i := slices.IndexFunc(all, func(d *disk) bool { return d.Serial == s })
 		if i < 0 {
 			return nil, &remoteError{"wrong_disk", "no disk has the serial " + s, "the fleet file or the server changed"}
 		}
-		out = append(out, m.disks[i])
+		out = append(out, all[i])
 	}
 	return out, nil
 }
@@ -211,11 +213,15 @@ func (m *Machine) partition(run *installRun) error {
 	if err != nil {
 		return err
 	}
+	run.content = &content{}
+	if i := slices.IndexFunc(disks, func(d *disk) bool { return d.Marker == run.spec.Run }); i >= 0 {
+		run.content = disks[i].holds
+	}
 	for _, d := range disks {
 		if d.Marker == run.spec.Run {
 			continue // wiped by this run before
 		}
-		*d = disk{Serial: d.Serial, SizeBytes: d.SizeBytes, Touched: true, Marker: run.spec.Run}
+		*d = disk{Serial: d.Serial, SizeBytes: d.SizeBytes, Touched: true, Marker: run.spec.Run, holds: run.content}
 		run.wiped = append(run.wiped, d.Serial)
 		m.ledger.wiped(d.Serial)
 	}
@@ -225,7 +231,7 @@ func (m *Machine) partition(run *installRun) error {
 func (m *Machine) luks(run *installRun) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.disks[0]
+	d := run.content
 	if d.LUKSUUID == "" {
 		d.LUKSUUID = newBootID()
 	}
@@ -262,7 +268,7 @@ func (m *Machine) configure(run *installRun) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.disks[0]
+	d := run.content
 	d.Fleet, d.Node, d.UserCA = run.spec.Fleet, run.spec.Node, run.spec.UserCA
 	d.UnlockKeys = slices.Clone(run.spec.AuthorizedKeys)
 	if d.InitramfsKey == nil {
@@ -278,7 +284,7 @@ func (m *Machine) configure(run *installRun) error {
 func (m *Machine) finish(run *installRun) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.disks[0].Complete = true
+	run.content.Complete = true
 	m.ledger.do(func() { m.ledger.installs = append(m.ledger.installs, run.spec.Run) })
 	return nil
 }
@@ -286,13 +292,10 @@ func (m *Machine) finish(run *installRun) error {
 func (m *Machine) report(run *installRun) (*installed, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.disks[0]
+	d := run.content
 	out := &installed{
-		Run: run.spec.Run, Disks: []wireDisk{}, Wiped: append([]string{}, run.wiped...), Network: d.Network, LUKSUUID: d.LUKSUUID,
+		Run: run.spec.Run, Disks: m.wireDisks(), Wiped: append([]string{}, run.wiped...), Network: d.Network, LUKSUUID: d.LUKSUUID,
 		InitramfsHostKey: keyLine(d.InitramfsKey), SystemHostKey: keyLine(d.SystemKey),
-	}
-	for i := range m.disks {
-		out.Disks = append(out.Disks, m.wireDisk(i))
 	}
 	return out, nil
 }

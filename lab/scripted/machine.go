@@ -64,7 +64,7 @@ type boot struct {
 func newMachine(b *Backend, c machine.Config) *Machine {
 	m := &Machine{b: b, cfg: c, ledger: &Ledger{}, ports: map[uint16]func(net.Conn){}}
 	for i := range max(1, c.Disks) {
-		m.disks = append(m.disks, &disk{Serial: fmt.Sprintf("LAB%s%d", c.Name, i), SizeBytes: int64(c.DiskGB) << 30})
+		m.disks = append(m.disks, &disk{Serial: fmt.Sprintf("LAB%s%d", c.Name, i), SizeBytes: int64(c.DiskGB) << 30, holds: &content{}})
 	}
 	return m
 }
@@ -137,16 +137,14 @@ func (m *Machine) run(bt *boot) {
 		m.b.opt.Log.Error("scripted machine: host keys", "error", err)
 		return
 	}
-	d := m.snapshot()
-	t, next := m.b.opt.Timing, factory
+	m.mu.Lock()
+	bt.given = given
+	next := boots(order(m.disks, given))
+	m.mu.Unlock()
+	t := m.b.opt.Timing
 	wait := t.BootDisk
-	switch {
-	case given.Rescue:
+	if given.Rescue {
 		next, wait = rescue, t.BootRescue
-	case d.Touched && !d.Complete:
-		next = dead // half-installed: the boot loader finds nothing
-	case d.Complete:
-		next = locked
 	}
 	if given.Hangs {
 		next = dead
@@ -154,7 +152,7 @@ func (m *Machine) run(bt *boot) {
 	m.ledger.booted(string(next), bt.id)
 	if pause(bt.ctx, wait+given.Late) {
 		m.mu.Lock()
-		bt.given, bt.hostKeys, bt.stage = given, keys, next
+		bt.hostKeys, bt.stage = keys, next
 		m.mu.Unlock()
 	}
 }

@@ -44,7 +44,7 @@ func (x *exchange) seal(spec sealSpec) (any, error) {
 	}
 	x.m.mu.Lock()
 	defer x.m.mu.Unlock()
-	on := x.m.disks[0]
+	on := x.m.installed()
 	on.Slots = []slot{{"machine", spec.MachineKey}, {"recovery", spec.RecoveryKey}}
 	on.InitramfsKey, on.SystemKey, on.Sealed = initramfs, sys, true
 	x.m.ledger.do(func() { x.m.ledger.sealed++ })
@@ -113,12 +113,13 @@ func (x *exchange) converge(n nodeSpec, act bool) (any, error) {
 	}
 	x.m.mu.Lock()
 	defer x.m.mu.Unlock()
-	x.m.disks[0].Items, x.m.disks[0].Release = want, out.Release
+	on := x.m.installed()
+	on.Items, on.Release = want, out.Release
 	x.m.ledger.do(func() { x.m.ledger.applies++ })
 	return out, nil
 }
 
-func (x *exchange) apply(n nodeSpec, d *disk) error {
+func (x *exchange) apply(n nodeSpec, d *content) error {
 	for _, name := range []string{"users", "packages", "files", "release", "units", "checks"} {
 		if x.m.fault(faults.SpontaneousBoot, name) {
 			x.m.b.spawn(func() { x.m.reboot(x.bt) })
@@ -139,7 +140,7 @@ func (x *exchange) apply(n nodeSpec, d *disk) error {
 	return nil
 }
 
-func (x *exchange) fetchRelease(n nodeSpec, d *disk) error {
+func (x *exchange) fetchRelease(n nodeSpec, d *content) error {
 	var need []blob
 	for _, f := range n.Release.Files {
 		known := slices.ContainsFunc(need, func(b blob) bool { return b.SHA256 == f.SHA256 })
@@ -155,7 +156,7 @@ func (x *exchange) fetchRelease(n nodeSpec, d *disk) error {
 	}
 	x.m.mu.Lock()
 	defer x.m.mu.Unlock()
-	on := x.m.disks[0]
+	on := x.m.installed()
 	have := map[string]bool{}
 	maps.Copy(have, on.Blobs) // snapshots share the old map
 	for _, b := range need {
@@ -169,7 +170,7 @@ func (x *exchange) fetchRelease(n nodeSpec, d *disk) error {
 func (x *exchange) wipe(spec wipeSpec) (any, error) {
 	x.m.mu.Lock()
 	defer x.m.mu.Unlock()
-	if d := x.m.disks[0]; d.Node != spec.Node {
+	if d := x.m.installed(); d.Node != spec.Node {
 		return nil, &remoteError{"wrong_node", fmt.Sprintf("the disks are of node %q, not %s", d.Node, spec.Node), ""}
 	}
 	disks, err := x.m.chosen(spec.Serials)
@@ -178,7 +179,7 @@ func (x *exchange) wipe(spec wipeSpec) (any, error) {
 	}
 	out := wiped{Devices: []string{}}
 	for _, d := range disks {
-		d.Slots = nil
+		d.holds.Slots = nil
 		out.Devices = append(out.Devices, d.Serial)
 		x.m.ledger.do(func() { x.m.ledger.slots = append(x.m.ledger.slots, d.Serial) })
 	}

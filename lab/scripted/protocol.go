@@ -83,6 +83,7 @@ type installed struct {
 
 type wireDisk struct {
 	Serial    string `json:"serial"`
+	WWN       string `json:"wwn,omitempty"`
 	Model     string `json:"model,omitempty"`
 	SizeBytes int64  `json:"size_bytes"`
 	Path      string `json:"path"`

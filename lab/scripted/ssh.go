@@ -153,13 +153,6 @@ func (m *Machine) serveDropbear(bt *boot, c net.Conn) {
 	m.serveSSH(c, "dropbear", []ssh.Signer{d.InitramfsKey}, anyOf(d.UnlockKeys), func(s *session) { m.unlock(bt, s) })
 }
 
-// snapshot is a copy of the first disk's content.
-func (m *Machine) snapshot() disk {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return *m.disks[0]
-}
-
 // algorithms are what Debian 12's servers offer of those that our library knows: OpenSSH 9.2 has no ML-KEM yet, dropbear
 // 2022.83 no AES-GCM.
 func algorithms(dropbear bool) ssh.Config {
