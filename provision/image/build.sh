@@ -76,6 +76,7 @@ install -m 644 "$FILES/sshd.conf" "$root/etc/ssh/sshd_config.d/10-fleet.conf"
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/dropbear/initramfs/dropbear_*_host_key
 install -m 644 "$FILES/initramfs/net.sh" "$root/usr/lib/fleet/initramfs/net.sh"
 install -m 644 "$FILES/initramfs/modules" "$root/usr/lib/fleet/initramfs/modules"
+install -m 755 "$FILES/initramfs/fleet-door" "$root/usr/lib/fleet/initramfs/fleet-door"
 install -m 755 "$FILES/initramfs/fleet-unlock" "$root/etc/initramfs-tools/scripts/init-premount/fleet-unlock"
 install -m 755 "$FILES/initramfs/hook" "$root/etc/initramfs-tools/hooks/fleet"
 printf 'DROPBEAR_SHUTDOWN_TIMEOUT=5\n' >"$root/etc/dropbear/initramfs/dropbear.conf"
@@ -101,7 +102,7 @@ in_root update-initramfs -c -k "$version"
 in_root /usr/lib/fleet/grub-cfg
 in_root sh -c "lsinitramfs /boot/initrd.img-$version" >"$WORK/initramfs.list"
 has() { grep -q "$1" "$WORK/initramfs.list" || { echo "the initramfs lacks $1" >&2; exit 1; }; }
-for need in scripts/init-premount/fleet-unlock etc/fleet/net.sh sbin/dropbear cryptroot/crypttab bin/cryptroot-unlock sbin/mdadm; do
+for need in scripts/init-premount/fleet-unlock bin/fleet-door bin/busybox etc/fleet/net.sh sbin/dropbear cryptroot/crypttab bin/cryptroot-unlock sbin/mdadm; do
 	has "$need"
 done
 for module in nvme virtio_blk virtio_net dm-crypt xts raid1 ext4; do

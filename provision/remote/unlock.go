@@ -13,13 +13,15 @@ import (
 	"popfleet/internal/dial"
 )
 
-// Outcome is what became of one key sent to a locked machine (cryptroot-unlock of Debian's cryptsetup-initramfs).
+// Outcome is what became of one key sent to a locked machine: by the door of provision/initramfs, which tries a key on the
+// header before it uses one of the machine's three tries, or by cryptroot-unlock of Debian's cryptsetup-initramfs alone.
 type Outcome string
 
 // The outcomes. Only WrongKey and TriesExceeded are final; Unknown must be settled by looking what answers next.
 const (
 	Opened         Outcome = "opened"
-	WrongKey       Outcome = "wrong key"           // one of three tries is gone
+	WrongKey       Outcome = "wrong key"           // a try is gone, unless the door says that none was used
+	Busy           Outcome = "busy"                // another unlocker is at the door; costs nothing
 	TooEarly       Outcome = "too early"           // no prompt yet; costs nothing
 	AskpassTimeout Outcome = "no askpass prompt"   // ten seconds without a prompt; normal for ≥ 40 s on a degraded array
 	TriesExceeded  Outcome = "tries exceeded"      // the machine asks for nothing any more and will reboot (panic=60)
@@ -65,12 +67,19 @@ func SendKey(ctx context.Context, d dial.Dialer, l Locked, key []byte) (Outcome,
 	return classify(err, words), words, nil
 }
 
-// The texts are those of /usr/share/cryptsetup/initramfs/bin/cryptroot-unlock (2:2.6.1); they are not translated.
+// The texts are those of /usr/share/cryptsetup/initramfs/bin/cryptroot-unlock (2:2.6.1), which are not translated, and of
+// provision/initramfs/files/fleet-door.
 func classify(err error, words string) Outcome {
 	var exit *ssh.ExitError
 	switch {
 	case err == nil, strings.Contains(words, "set up successfully"):
 		return Opened
+	case strings.Contains(words, "fleet: busy"):
+		return Busy
+	case strings.Contains(words, "fleet: wrong key"):
+		return WrongKey
+	case strings.Contains(words, "fleet: no key came"): // it was lost on the way
+		return Unknown
 	case strings.Contains(words, "bad password"):
 		return WrongKey
 	case strings.Contains(words, "maximum number of tries exceeded"):
@@ -171,6 +180,8 @@ func (u Unlocking) decide(ctx context.Context, d dial.Dialer, o Outcome, words s
 		return false, nil
 	case TooEarly, AskpassTimeout:
 		return true, nil
+	case Busy:
+		return !u.systemUp(ctx, d), nil // whoever was first may have opened it
 	case Refused:
 		// A machine that is busy with its own boot may drop the login; another key never becomes the right one.
 		if fail.Final() || ctx.Err() != nil {

@@ -28,6 +28,9 @@ func TestUnlock(t *testing.T) {
 	prompt := script{"Timeout reached while waiting for askpass.", 1}
 	wrong := script{"Error: cryptsetup failed, bad password or options?", 1}
 	lost := script{"", noExit}
+	busy := script{"fleet: busy: another unlocker is here; no try was used", 75}
+	refused := script{"fleet: wrong key: it opens no key slot; no try was used", 65}
+	empty := script{"fleet: no key came; no try was used", 65}
 	cases := map[string]struct {
 		answers []script
 		system  bool // the system answers after the last answer
@@ -43,6 +46,10 @@ func TestUnlock(t *testing.T) {
 		"lost, system up":            {[]script{lost}, true, 1, Opened, 0},
 		"lost, still locked, opened": {[]script{lost, opened}, false, 2, Opened, 30 * time.Second},
 		"never asks":                 {nil, false, 0, TooEarly, 2 * time.Minute},
+		"another is first, and done": {[]script{busy}, true, 1, Opened, 0},
+		"another is first, and gone": {[]script{busy, busy, opened}, false, 3, Opened, 6 * time.Second},
+		"the door says wrong":        {[]script{refused}, false, 1, WrongKey, 0},
+		"the key was lost, then not": {[]script{empty, opened}, false, 2, Opened, 30 * time.Second},
 		"strange":                    {[]script{{"sh: not found", 127}}, false, 1, Strange, 0},
 	}
 	for name, c := range cases {
