@@ -55,11 +55,18 @@ func (r *reader) header(want spec.Blob) (spec.BlobHeader, error) {
 	if h.Blob != want.SHA256 || h.SizeBytes != want.SizeBytes {
 		return h, badSpec(fmt.Sprintf("blob %.12s of %d bytes was sent, %.12s of %d was asked for", h.Blob, h.SizeBytes, want.SHA256, want.SizeBytes))
 	}
-	if h.Encoding != "" && h.Encoding != spec.EncodingZstd {
-		return h, badSpec(fmt.Sprintf("blob %.12s comes as %q; expected as it is or %q", h.Blob, h.Encoding, spec.EncodingZstd))
-	}
-	if h.Encoding != "" && (h.WireBytes < 1 || h.WireBytes > h.SizeBytes) {
-		return h, badSpec(fmt.Sprintf("blob %.12s takes %d bytes for %d; expected fewer than it has", h.Blob, h.WireBytes, h.SizeBytes))
+	switch h.Encoding {
+	case "":
+	case spec.EncodingZstd:
+		if h.WireBytes < 1 || h.WireBytes > h.SizeBytes || want.Offset > 0 {
+			return h, badSpec(fmt.Sprintf("blob %.12s takes %d bytes for %d; expected fewer than it has, and the whole of it", h.Blob, h.WireBytes, h.SizeBytes))
+		}
+	case spec.EncodingPeer:
+		if h.Peer == nil {
+			return h, badSpec(fmt.Sprintf("blob %.12s comes from a peer that is not named", h.Blob))
+		}
+	default:
+		return h, badSpec(fmt.Sprintf("blob %.12s comes as %q; expected as it is, %q or %q", h.Blob, h.Encoding, spec.EncodingZstd, spec.EncodingPeer))
 	}
 	return h, nil
 }

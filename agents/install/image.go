@@ -39,18 +39,28 @@ func (j *job) unpacked(context.Context) (bool, error) {
 	return err == nil && string(have) == j.spec.Image.SHA256, nil
 }
 
-// unpack makes the file systems and streams the image onto them: digest, zstd and tar in one pass, nothing stored
-// between. A connection that is cut starts it over from clean file systems; a wrong digest ends the installation,
-// before anything could boot from it.
+// unpack makes the file systems and streams the image onto them: digest, zstd and tar in one pass; a copy is kept for
+// other nodes where there is room. A connection that is cut starts it over from clean file systems. So does a wrong
+// digest, a few times: another node may have passed on something else, and the next stream is the operator's own
+// (docs/protocols/exchange.md). Nothing could boot from what was unpacked before the digest was right.
 func (j *job) unpack(ctx context.Context) error {
-	for {
+	for wrong := 0; ; {
 		err := j.unpackOnce(ctx)
-		if err == nil || !errors.Is(err, errCut) {
+		var digest *spec.Error
+		switch {
+		case errors.Is(err, errCut):
+			j.emit(spec.Event{Kind: spec.KindLog, Step: "image", Text: "the image's stream was cut; waiting for it again"})
+		case errors.As(err, &digest) && digest.Code == spec.CodeDigest && wrong < maxWrong:
+			wrong++
+			j.emit(spec.Event{Kind: spec.KindLog, Step: "image", Text: digest.Message + "; waiting for it again"})
+		default:
 			return err
 		}
-		j.emit(spec.Event{Kind: spec.KindLog, Step: "image", Text: "the image's stream was cut; waiting for it again"})
 	}
 }
+
+// maxWrong is how many wrong images are forgiven.
+const maxWrong = 2
 
 var errCut = errors.New("the image's stream was cut")
 
@@ -63,7 +73,9 @@ func (j *job) unpackOnce(ctx context.Context) error {
 		return err
 	}
 	defer body.Close()
-	in := &counted{r: body, want: j.spec.Image.SizeBytes, sum: sha256.New(), tell: j.imageProgress()}
+	keep := j.keeper()
+	defer keep.drop()
+	in := &counted{r: body, want: j.spec.Image.SizeBytes, sum: sha256.New(), tell: j.imageProgress(), keep: keep}
 	if err := unpackTo(j.root, in); err != nil {
 		if in.n < in.want && (errors.Is(in.err, io.EOF) || errors.Is(in.err, unix.ECONNRESET)) {
 			return errCut
@@ -78,6 +90,9 @@ func (j *job) unpackOnce(ctx context.Context) error {
 	}
 	if in.digest() != j.spec.Image.SHA256 {
 		return j.wrongDigest(in.digest())
+	}
+	if err := keep.whole(j.root); err != nil {
+		j.emit(spec.Event{Kind: spec.KindLog, Step: "image", Text: fmt.Sprintf("no copy is kept for other nodes: %v", err)})
 	}
 	if err := os.MkdirAll(filepath.Join(j.root, "etc/fleet"), 0o755); err != nil {
 		return err
@@ -141,6 +156,7 @@ type counted struct {
 	sum     hash.Hash
 	err     error
 	tell    func(int64)
+	keep    *keeper
 }
 
 func (c *counted) Read(p []byte) (int, error) {
@@ -150,6 +166,7 @@ func (c *counted) Read(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), c.want-c.n)]
 	n, err := c.r.Read(p)
 	c.sum.Write(p[:n])
+	c.keep.write(p[:n])
 	c.n += int64(n)
 	if err != nil {
 		c.err = err

@@ -30,6 +30,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpSeal:    sealer.Seal,
 		spec.OpRotate:  sealer.Rotate,
 		spec.OpWipe:    sealer.Wipe,
+		spec.OpShare:   passOn(log),
 		spec.OpReboot:  reboot{host, sealer.Slots, command.System{}, bootchain.RebootSoon}.serve,
 	}
 	maps.Copy(all, apply.Handlers(apply.Default(log)))
