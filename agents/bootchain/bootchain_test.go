@@ -107,6 +107,16 @@ func TestWriteBIOS(t *testing.T) {
 	if d[0] != 0xb0 || d[0x1b7] != 0xb0 || d[0x1b8] != 0x11 || d[509] != 0x11 || d[510] != 0x55 {
 		t.Error("the first sector lost its partition table, or has no boot code")
 	}
+	if err := l.VerifyBIOS(d, 34, 1<<19); err != nil {
+		t.Errorf("what was written is not found again: %v", err)
+	}
+	for _, at := range []int{0, 34 * 512, 36*512 + 5} {
+		d[at] ^= 1
+		if err := l.VerifyBIOS(d, 34, 1<<19); err == nil {
+			t.Errorf("byte %d was changed and nobody saw it", at)
+		}
+		d[at] ^= 1
+	}
 	if err := l.WriteBIOS(d, 34, 512); err == nil {
 		t.Error("core.img was written beyond its partition")
 	}

@@ -35,16 +35,25 @@ func (n Node) Save(root string) error {
 	return WriteFile(path, append(b, '\n'), 0o600)
 }
 
-// WriteNodePart makes the per-node part from what [Node.Save] kept and the host key, and puts it on /boot. It returns
-// its digest. A part that is already so is left alone: the archive of the same content is the same bytes.
-func WriteNodePart(root string, hostKey ed25519.PrivateKey) (sha string, err error) {
+// ReadNode reads what Save kept.
+func ReadNode(root string) (Node, error) {
 	var n Node
 	data, err := os.ReadFile(filepath.Join(root, nodeFile))
 	if err != nil {
-		return "", err
+		return n, err
 	}
 	if err := json.Unmarshal(data, &n); err != nil {
-		return "", fmt.Errorf("%s: %w", nodeFile, err)
+		return n, fmt.Errorf("%s: %w", nodeFile, err)
+	}
+	return n, nil
+}
+
+// WriteNodePart makes the per-node part from what [Node.Save] kept and the host key, and puts it on /boot. It returns
+// its digest. A part that is already so is left alone: the archive of the same content is the same bytes.
+func WriteNodePart(root string, hostKey ed25519.PrivateKey) (sha string, err error) {
+	n, err := ReadNode(root)
+	if err != nil {
+		return "", err
 	}
 	part, err := NodePart{HostKey: hostKey, AuthorizedKeys: n.AuthorizedKeys, Network: n.Network, LUKSUUID: n.LUKSUUID}.Build()
 	if err != nil {
