@@ -80,7 +80,7 @@ func TestDocumentedPlaybook(t *testing.T) {
 	if i := at("fleet-metrics.service"); i < at("fleet-app.service") || i > at("fleet-dns.service") || !strings.Contains(n.Units[i].Content, "User=fleet-metrics\n") {
 		t.Fatalf("unit at %d:\n%s", i, n.Units[max(i, 0)].Content)
 	}
-	if !strings.Contains(n.Nftables, "ip saddr @nodes4 tcp dport { 7443, 7444, 9100 } accept") {
+	if !strings.Contains(n.Nftables, "ip saddr @nodes4 tcp dport { 7443, 7444, 7445, 9100 } accept") {
 		t.Errorf("port is not open:\n%s", n.Nftables)
 	}
 	i := slices.IndexFunc(n.Files, func(f spec.File) bool { return f.Path == "/etc/fleet/metrics.json" })

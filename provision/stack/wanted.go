@@ -5,10 +5,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"golang.org/x/crypto/ssh"
 
 	"popfleet/inventory"
+	"popfleet/playbooks/spec"
 	"popfleet/provision/hetznercloud"
 	"popfleet/provision/provider"
 )
@@ -219,6 +221,7 @@ func openPorts() []hetznercloud.Rule {
 		{Protocol: "tcp", Port: "443", Description: "https"},
 		{Protocol: "tcp", Port: "7443", Description: "mesh"},
 		{Protocol: "tcp", Port: "7444", Description: "replication"},
+		{Protocol: "tcp", Port: strconv.Itoa(spec.SharePort), Description: "passing content on"}, // rescue systems too
 		{Protocol: "icmp", Description: "ping"},
 	}
 }

@@ -41,7 +41,7 @@ func TestWant(t *testing.T) {
 	for _, r := range w.Firewall.Rules {
 		ports = append(ports, r.Protocol+r.Port)
 	}
-	if !slices.Equal(ports, []string{"tcp22", "tcp2222", "tcp53", "udp53", "tcp80", "tcp443", "tcp7443", "tcp7444", "icmp"}) {
+	if !slices.Equal(ports, []string{"tcp22", "tcp2222", "tcp53", "udp53", "tcp80", "tcp443", "tcp7443", "tcp7444", "tcp7445", "icmp"}) {
 		t.Errorf("open ports %v", ports)
 	}
 }
