@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"popfleet/playbooks/spec"
 )
@@ -20,21 +17,35 @@ type Blobs interface {
 	Open(sha256 string) (io.ReadCloser, int64, error)
 }
 
+// Peers knows who is nearer to the machine than we are. Its methods are called from the goroutine that feeds the
+// machine, one at a time.
+type Peers interface {
+	// Peer names a machine that passes b on, and may wait for one, within bounds of its own and ctx. Nil: we send b
+	// ourselves. A blob that was answered with a peer and is asked for again was not delivered; with b.Direct the peer
+	// sent something else.
+	Peer(ctx context.Context, b spec.Blob) *spec.Peer
+	// Sending tells that b begins to go over this link, Sent that all of it went.
+	Sending(b spec.Blob)
+	Sent(b spec.Blob)
+}
+
 // feeder answers needs, one after the other, beside the reader of events.
 type feeder struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	x      *Exchange
 	blobs  Blobs
+	peers  Peers  // may be nil
+	packs  *Packs // may be nil
 	run    sync.WaitGroup
 
 	mu  sync.Mutex
 	err error
 }
 
-func newFeeder(ctx context.Context, x *Exchange, b Blobs) *feeder {
+func newFeeder(ctx context.Context, x *Exchange, c Call) *feeder {
 	ctx, cancel := context.WithCancel(ctx)
-	return &feeder{ctx: ctx, cancel: cancel, x: x, blobs: b}
+	return &feeder{ctx: ctx, cancel: cancel, x: x, blobs: c.Blobs, peers: c.Peers, packs: c.Packs}
 }
 
 // start sends what is needed once the need before it is served.
@@ -47,7 +58,7 @@ func (f *feeder) start(need []spec.Blob, accept []string) error {
 		return err
 	}
 	f.run.Go(func() {
-		if err := f.send(need, slices.Contains(accept, spec.EncodingZstd)); err != nil {
+		if err := f.send(need, accept); err != nil {
 			f.mu.Lock()
 			f.err = err
 			f.mu.Unlock()
@@ -58,62 +69,98 @@ func (f *feeder) start(need []spec.Blob, accept []string) error {
 	return nil
 }
 
-func (f *feeder) send(need []spec.Blob, pack bool) error {
+func (f *feeder) send(need []spec.Blob, accept []string) error {
 	for _, b := range need {
-		if err := f.sendOne(b, pack); err != nil {
+		if err := f.sendOne(b, accept); err != nil {
 			return fmt.Errorf("send blob %.12s: %w", b.SHA256, err)
 		}
 	}
 	return nil
 }
 
-func (f *feeder) sendOne(b spec.Blob, pack bool) error {
-	r, size, err := f.blobs.Open(b.SHA256)
+func (f *feeder) sendOne(b spec.Blob, accept []string) error {
+	if f.peers != nil && slices.Contains(accept, spec.EncodingPeer) {
+		if p := f.peers.Peer(f.ctx, b); p != nil {
+			return f.header(spec.BlobHeader{Blob: b.SHA256, SizeBytes: b.SizeBytes, Encoding: spec.EncodingPeer, Peer: p})
+		}
+	}
+	if f.peers != nil {
+		f.peers.Sending(b)
+	}
+	if err := f.sendSelf(b, slices.Contains(accept, spec.EncodingZstd)); err != nil {
+		return err
+	}
+	if f.peers != nil {
+		f.peers.Sent(b)
+	}
+	return nil
+}
+
+// sendSelf streams the blob over this link, packed where that is smaller.
+func (f *feeder) sendSelf(b spec.Blob, pack bool) error {
+	size, err := f.sizeOf(b)
+	if err != nil {
+		return err
+	}
+	if b.Offset > size {
+		return fmt.Errorf("it was asked for from byte %d of %d", b.Offset, size)
+	}
+	if pack && b.Offset == 0 && size <= maxPacked {
+		small, err := f.packs.packed(b.SHA256, f.blobs)
+		if err != nil {
+			return err
+		}
+		if small != nil {
+			h := spec.BlobHeader{Blob: b.SHA256, SizeBytes: size, Encoding: spec.EncodingZstd, WireBytes: small.Size()}
+			return f.stream(h, small, small.Size())
+		}
+	}
+	r, _, err := f.blobs.Open(b.SHA256)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	header := spec.BlobHeader{Blob: b.SHA256, SizeBytes: size}
-	var body io.Reader = r
-	if pack && size <= maxPacked {
-		if body, err = packed(r, &header); err != nil {
-			return err
-		}
-	}
-	line, err := json.Marshal(header)
-	if err != nil {
+	if err := skip(r, b.Offset); err != nil {
 		return err
 	}
-	if _, err := f.x.in.Write(append(line, '\n')); err != nil {
-		return err
-	}
-	wire := size
-	if header.Encoding != "" {
-		wire = header.WireBytes
-	}
-	return copyExactly(f.ctx, f.x.in, body, wire, func(int64) {})
+	return f.stream(spec.BlobHeader{Blob: b.SHA256, SizeBytes: size}, r, size-b.Offset)
 }
 
-// maxPacked bounds what is compressed in memory. Binaries shrink to a third; what is larger is an image, which is
-// compressed already.
-const maxPacked = 64 << 20
+func (f *feeder) sizeOf(b spec.Blob) (int64, error) {
+	r, size, err := f.blobs.Open(b.SHA256)
+	if err != nil {
+		return 0, err
+	}
+	return size, r.Close()
+}
 
-// packed compresses r and notes it in the header, or leaves both as they are when that gains nothing.
-func packed(r io.Reader, h *spec.BlobHeader) (io.Reader, error) {
-	content, err := io.ReadAll(io.LimitReader(r, h.SizeBytes+1))
+func (f *feeder) stream(h spec.BlobHeader, r io.Reader, wire int64) error {
+	if err := f.header(h); err != nil {
+		return err
+	}
+	return copyExactly(f.ctx, f.x.in, r, wire, func(int64) {})
+}
+
+func (f *feeder) header(h spec.BlobHeader) error {
+	line, err := json.Marshal(h)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	z, err := zstd.NewWriter(nil, zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return nil, err
+	_, err = f.x.in.Write(append(line, '\n'))
+	return err
+}
+
+// skip leaves out what the machine has.
+func skip(r io.Reader, n int64) error {
+	if n == 0 {
+		return nil
 	}
-	defer z.Close()
-	if small := z.EncodeAll(content, nil); len(small) < len(content)*9/10 && int64(len(content)) == h.SizeBytes {
-		h.Encoding, h.WireBytes = spec.EncodingZstd, int64(len(small))
-		return bytes.NewReader(small), nil
+	if s, ok := r.(io.Seeker); ok {
+		_, err := s.Seek(n, io.SeekStart)
+		return err
 	}
-	return bytes.NewReader(content), nil
+	_, err := io.CopyN(io.Discard, r, n)
+	return err
 }
 
 func (f *feeder) failure() error {
@@ -138,7 +185,7 @@ func (f *feeder) wait() {
 
 // copyExactly copies size bytes, no more and no fewer, telling how many have gone after each piece.
 func copyExactly(ctx context.Context, w io.Writer, r io.Reader, size int64, tell func(done int64)) error {
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 32<<10) // an SSH packet carries no more
 	for done := int64(0); done < size; {
 		if err := ctx.Err(); err != nil {
 			return err

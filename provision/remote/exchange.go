@@ -31,6 +31,8 @@ type Exchange struct {
 
 	mu   sync.Mutex // held during Do
 	last int        // id of the last request
+	// giveUp ends the exchange when a deadline passes: with its connection, or alone when it is a side exchange.
+	giveUp func()
 	// waiting is true until the first event proves that the shipped agent runs.
 	waiting bool
 }
@@ -48,8 +50,30 @@ func (c *Conn) Exchange(ctx context.Context, a Agent, events func(spec.Event)) (
 	if err != nil {
 		return nil, c.inTime(ctx, fmt.Errorf("start fleet-agent: %w", err))
 	}
+	x.giveUp = func() { c.link.Close() }
 	if err := x.bootstrap(ctx, a, orNothing(events)); err != nil {
 		x.Close()
+		return nil, c.inTime(ctx, err)
+	}
+	return x, nil
+}
+
+// Side starts another exchange beside the one in progress on the same connection. Its deadlines, in ctx here and in Do,
+// end it alone; only the connection's own silence ends the connection.
+func (c *Conn) Side(ctx context.Context, a Agent) (*Exchange, error) {
+	command, err := a.command()
+	if err != nil {
+		return nil, err
+	}
+	x, err := c.start(command)
+	if err != nil {
+		return nil, fmt.Errorf("start fleet-agent beside: %w", c.cause(err))
+	}
+	x.giveUp = func() { _ = x.Close() } // it may have ended by itself
+	stop := context.AfterFunc(ctx, x.giveUp)
+	defer stop()
+	if err := x.bootstrap(ctx, a, orNothing(nil)); err != nil {
+		x.giveUp()
 		return nil, c.inTime(ctx, err)
 	}
 	return x, nil
@@ -104,6 +128,8 @@ type Call struct {
 	Result any              // pointer, or nil when the result does not matter
 	Events func(spec.Event) // every event but the last, from the goroutine of Do; may be nil
 	Blobs  Blobs            // answers "need"; nil: any need is an error
+	Peers  Peers            // who may answer it instead of us; nil: nobody
+	Packs  *Packs           // compresses what is sent, once for all; nil: it goes as it is
 }
 
 // Do sends one request and returns at its result. An error the machine reports is a *spec.Error; a connection lost on
@@ -112,7 +138,7 @@ type Call struct {
 func (x *Exchange) Do(ctx context.Context, c Call) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { x.conn.link.Close() })
+	stop := context.AfterFunc(ctx, x.giveUp)
 	defer stop()
 	x.last++
 	if err := x.send(c); err != nil {
@@ -155,7 +181,7 @@ func (x *Exchange) send(c Call) error {
 // follow reads events until the request's last one. Blobs are fed beside it, so that progress is heard while they
 // travel; the feeder never outlives follow.
 func (x *Exchange) follow(ctx context.Context, c Call) (json.RawMessage, error) {
-	feed := newFeeder(ctx, x, c.Blobs)
+	feed := newFeeder(ctx, x, c)
 	defer feed.wait()
 	events := orNothing(c.Events)
 	for {
