@@ -43,8 +43,8 @@ const BootCodeEnd = 0x1b8
 const (
 	sector = 512
 	// Offsets from GRUB 2.06 include/grub/i386/pc/boot.h and diskboot.S.
-	bootKernelSector = 0x5c  // 64 bit: where core.img begins
-	bootDriveCheck   = 0x66  // two bytes to be NOPs on a hard disk: keep the drive number the BIOS gives
+	bootKernelSector = 0x5c // 64 bit: where core.img begins
+	bootDriveCheck   = 0x66 // two bytes to be NOPs on a hard disk: keep the drive number the BIOS gives
 	coreBlocklist    = sector - 12
 )
 

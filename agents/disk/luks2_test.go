@@ -2,33 +2,17 @@ package disk
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"popfleet/agents/disk/disktest"
 )
 
-// luks2 is a header of two copies of 16 KiB.
 func luks2(seq uint64) []byte {
-	const area = 16 << 10
-	dev := make([]byte, 8*area)
-	for i, magic := range []string{"LUKS\xba\xbe\x00\x02", "SKUL\xba\xbe\x00\x02"} {
-		c := dev[i*area : (i+1)*area]
-		copy(c, magic)
-		binary.BigEndian.PutUint64(c[8:], area)
-		binary.BigEndian.PutUint64(c[16:], seq)
-		copy(c[72:], "sha256")
-		copy(c[168:], "2b3c33b7-3103-4e7c-957b-85c1c3f7dcf4")
-		copy(c[208:], "fleet/fsn-1")
-		binary.BigEndian.PutUint64(c[256:], uint64(i*area))
-		copy(c[4096:], `{"keyslots":{}}`)
-		sum := sha256.Sum256(c)
-		copy(c[448:], sum[:])
-	}
-	return dev
+	return disktest.LUKS2("2b3c33b7-3103-4e7c-957b-85c1c3f7dcf4", "fleet/fsn-1", seq)
 }
 
 func TestReadLUKS2(t *testing.T) {
