@@ -142,6 +142,7 @@ func TestUnlockTries(t *testing.T) {
 	var in installed
 	must(t, json.Unmarshal(raw, &in))
 	m := l.Machine(t, "fsn-1")
+	m.WithoutDoor()
 	must(t, m.Reset(ctx))
 	for range triesTotal {
 		if code, err := o.unlock(ctx, ip+":2222", in.InitramfsHostKey, ""); code != 1 || err != nil {

@@ -41,6 +41,8 @@ type content struct {
 	Items   map[string]string // what was applied: thing → digest
 	Release string
 	Blobs   map[string]bool
+
+	Tampered map[string]string // what it boots from, changed by hand: path → content
 }
 
 type slot struct {

@@ -167,6 +167,10 @@ func (x *exchange) do(r request) (any, error) {
 		return with(r, x.install)
 	case "seal":
 		return with(r, x.seal)
+	case "rotate":
+		return with(r, x.rotate)
+	case "boot-manifest":
+		return x.manifest()
 	case "plan":
 		return with(r, func(n nodeSpec) (any, error) { return x.converge(n, false) })
 	case "apply":

@@ -32,7 +32,8 @@ type UnlockAttempt struct {
 	Time       time.Time
 	Key        string // fingerprint of the SSH key
 	Passphrase string // SHA-256 hex of what came, "" for nothing
-	Outcome    string // opened, wrong, empty, too-many, too-early, timeout
+	Outcome    string // opened, wrong, empty, too-many, too-early, timeout, busy, opened-before
+	Burnt      bool   // it reached cryptroot-unlock and used up a try, the one that opened included
 }
 
 // Boot is one start.

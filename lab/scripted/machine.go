@@ -43,6 +43,7 @@ type Machine struct {
 	cfg     machine.Config
 	disks   []*disk // survive a power cut
 	deleted bool
+	plain   bool  // no door before cryptroot-unlock
 	boot    *boot // nil when off
 	ports   map[uint16]func(net.Conn)
 }
@@ -57,6 +58,7 @@ type boot struct {
 	hostKeys []ssh.Signer    // of rescue and factory: the provider's, else fresh every boot
 	agents   map[string]bool // digests of agents in /run
 	tries    int             // of unlocking
+	door     door
 	install  *installRun
 	conns    map[net.Conn]bool
 }

@@ -38,6 +38,13 @@ func (m *Machine) unlock(bt *boot, s *session) {
 	if len(pass) > 0 {
 		at.Passphrase = Digest(pass)
 	}
+	leave, refused := m.enter(bt, s, pass)
+	if refused != "" {
+		at.Outcome = refused
+		return
+	}
+	defer leave()
+	at.Burnt = true
 	tries, ok := m.burn(bt)
 	if err != nil || !ok {
 		at.Outcome = "too-many"
@@ -98,7 +105,7 @@ func (m *Machine) refuse(bt *boot, s *session, tries int) {
 // open lets the boot go on: dropbear is killed at init-bottom, the system comes up later.
 func (m *Machine) open(bt *boot) {
 	m.mu.Lock()
-	bt.stage = opened
+	bt.stage, bt.door.opened = opened, true
 	m.mu.Unlock()
 	m.b.spawn(func() {
 		if !pause(bt.ctx, m.b.opt.Timing.BootSystem) {
