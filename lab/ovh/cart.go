@@ -1,0 +1,439 @@
+package ovh
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// cart is a shopping cart: what would be bought, by whom once it is assigned. No description of it is published;
+// shapes follow what the provider's own Terraform provider and its order-cart examples send and read.
+type cart struct {
+	ID          string    `json:"id"`
+	Subsidiary  string    `json:"subsidiary"`
+	Description string    `json:"description"`
+	Expires     time.Time `json:"expires"`
+	Assigned    bool      `json:"assigned"`
+	Bought      bool      `json:"bought"`
+	Items       []*item   `json:"items"`
+}
+
+// item is a server in a cart, or an option of one.
+type item struct {
+	ID      int64    `json:"id"`
+	Parent  int64    `json:"parent"` // 0 for a server
+	Product string   `json:"product"`
+	Plan    string   `json:"plan"`
+	Name    string   `json:"name"`
+	Family  string   `json:"family"`
+	Wish    wish     `json:"wish"`
+	Ucents  int64    `json:"ucents"`
+	Setup   int64    `json:"setup"`
+	Configs []config `json:"configs"`
+}
+
+type wish struct {
+	Duration    string `json:"duration"`
+	PlanCode    string `json:"planCode"`
+	PricingMode string `json:"pricingMode"`
+	Quantity    int    `json:"quantity"`
+}
+
+type config struct {
+	ID    int64  `json:"id"`
+	Label string `json:"label"`
+	Value string `json:"value"`
+}
+
+// required are the configurations of a server, with the values they can have.
+func required(p plan) map[string][]string {
+	return map[string][]string{
+		"dedicated_datacenter": sorted(p.stock),
+		"dedicated_os":         {"none_64.en"},
+		"region":               {"europe", "canada", "united_states"},
+	}
+}
+
+func newToken() string { return strings.ToLower(rand.Text()) }
+
+func (o *OVH) createCart(r *request) (any, error) {
+	var in struct {
+		Subsidiary  string     `json:"ovhSubsidiary"`
+		Description string     `json:"description"`
+		Expire      *time.Time `json:"expire"`
+	}
+	if err := r.decode(&in); err != nil {
+		return nil, err
+	}
+	if !slices.Contains([]string{"CZ", "DE", "ES", "EU", "FI", "FR", "GB", "IE", "IT", "LT", "MA", "NL", "PL", "PT", "SN", "TN"}, in.Subsidiary) {
+		return nil, bad("[body.ovhSubsidiary] Given data (%s) does not belong to the OvhSubsidiaryEnum enumeration", in.Subsidiary)
+	}
+	c := &cart{ID: newToken(), Subsidiary: in.Subsidiary, Description: in.Description, Expires: o.clock().AddDate(0, 0, 1)}
+	if in.Expire != nil {
+		c.Expires = *in.Expire
+	}
+	o.state.Carts[c.ID] = c
+	return c.wire(), nil
+}
+
+func (c *cart) wire() any {
+	ids := []int64{}
+	for _, i := range c.Items {
+		ids = append(ids, i.ID)
+	}
+	return map[string]any{"cartId": c.ID, "description": c.Description, "expire": seconds(c.Expires), "items": ids, "readOnly": c.Bought}
+}
+
+func (o *OVH) cart(r *request) (*cart, error) {
+	c := o.state.Carts[r.args["cartId"]]
+	if c == nil || o.clock().After(c.Expires) {
+		return nil, noObject("cartId", r.args["cartId"])
+	}
+	return c, nil
+}
+
+// open finds a cart that can still be changed.
+func (o *OVH) openCart(r *request) (*cart, error) {
+	c, err := o.cart(r)
+	if err == nil && c.Bought {
+		err = fail(http.StatusBadRequest, "Client::BadRequest", "Cart %s is read only: it was checked out", c.ID)
+	}
+	return c, err
+}
+
+func (o *OVH) getCart(r *request) (any, error) {
+	c, err := o.cart(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.wire(), nil
+}
+
+func (o *OVH) deleteCart(r *request) (any, error) {
+	c, err := o.openCart(r)
+	if err != nil {
+		return nil, err
+	}
+	delete(o.state.Carts, c.ID)
+	return nil, nil
+}
+
+func (o *OVH) assignCart(r *request) (any, error) {
+	c, err := o.openCart(r)
+	if err != nil {
+		return nil, err
+	}
+	if c.Assigned {
+		return nil, conflict("Cart is already assigned")
+	}
+	c.Assigned = true
+	return nil, nil
+}
+
+// offers lists what can be put in a cart, or the options of a plan.
+func offers(product string) handler {
+	return onBooks(func(o *OVH, r *request) (any, error) {
+		if _, err := o.cart(r); err != nil {
+			return nil, err
+		}
+		code, out := r.query.Get("planCode"), []any{}
+		for _, p := range plans() {
+			if p.product == product && (code == "" || p.code == code) {
+				out = append(out, map[string]any{"planCode": p.code, "productName": p.name, "productType": "delivery", "prices": prices(p.ucents, p.setup)})
+			}
+		}
+		return out, nil
+	})
+}
+
+func options(product string) handler {
+	return onBooks(func(o *OVH, r *request) (any, error) {
+		if _, err := o.cart(r); err != nil {
+			return nil, err
+		}
+		p, ok := planOf(product, r.query.Get("planCode"))
+		if !ok {
+			return nil, noObject("planCode", r.query.Get("planCode"))
+		}
+		out := []any{}
+		for _, f := range p.families {
+			for _, a := range f.addons {
+				out = append(out, map[string]any{
+					"planCode": a.code, "productName": a.name, "family": f.name, "mandatory": true, "exclusive": true, "prices": prices(a.ucents, 0),
+				})
+			}
+		}
+		return out, nil
+	})
+}
+
+func prices(ucents, setup int64) []any {
+	one := func(kind, duration string, ucents int64, capacities ...string) any {
+		return map[string]any{
+			"capacities": capacities, "description": kind, "duration": duration, "interval": 1, "minimumQuantity": 1, "maximumQuantity": 1,
+			"price": price(ucents), "priceInUcents": ucents, "pricingMode": "default", "pricingType": kind,
+		}
+	}
+	out := []any{one("rental", "P1M", ucents, "renew")}
+	if setup > 0 {
+		out = append(out, one("installation", "P1M", setup, "installation"))
+	}
+	return out
+}
+
+func (w wish) check() error {
+	switch {
+	case w.Duration != "P1M":
+		return bad("[body.duration] %q is not offered for this plan", w.Duration)
+	case w.PricingMode != "default":
+		return bad("[body.pricingMode] %q is not offered for this plan", w.PricingMode)
+	case w.Quantity != 1:
+		return bad("[body.quantity] %d: expected 1", w.Quantity)
+	}
+	return nil
+}
+
+func addServer(product string) handler {
+	return onBooks(func(o *OVH, r *request) (any, error) {
+		var in wish
+		if err := r.decode(&in); err != nil {
+			return nil, err
+		}
+		c, err := o.openCart(r)
+		if err != nil {
+			return nil, err
+		}
+		p, ok := planOf(product, in.PlanCode)
+		if !ok {
+			return nil, noObject("planCode", in.PlanCode)
+		}
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		i := &item{ID: o.state.nextID(), Product: product, Plan: p.code, Name: p.name, Wish: in, Ucents: p.ucents, Setup: p.setup}
+		c.Items = append(c.Items, i)
+		return c.wireItem(i), nil
+	})
+}
+
+func addOption(product string) handler {
+	return onBooks(func(o *OVH, r *request) (any, error) {
+		var in struct {
+			wish
+			ItemID int64 `json:"itemId"`
+		}
+		if err := r.decode(&in); err != nil {
+			return nil, err
+		}
+		c, err := o.openCart(r)
+		if err != nil {
+			return nil, err
+		}
+		parent := c.item(in.ItemID)
+		if parent == nil || parent.Parent != 0 || parent.Product != product {
+			return nil, noObject("itemId", in.ItemID)
+		}
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		p, _ := planOf(product, parent.Plan)
+		f, a, ok := p.option(in.PlanCode)
+		if !ok {
+			return nil, bad("[body.planCode] %q is no option of %s", in.PlanCode, p.code)
+		}
+		i := &item{ID: o.state.nextID(), Parent: parent.ID, Product: product, Plan: a.code, Name: a.name, Family: f.name, Wish: in.wish, Ucents: a.ucents}
+		c.Items = append(c.Items, i)
+		return c.wireItem(i), nil
+	})
+}
+
+func (c *cart) item(id int64) *item {
+	for _, i := range c.Items {
+		if i.ID == id {
+			return i
+		}
+	}
+	return nil
+}
+
+func (c *cart) wireItem(i *item) any {
+	configs, opts := []int64{}, []int64{}
+	for _, k := range i.Configs {
+		configs = append(configs, k.ID)
+	}
+	for _, other := range c.Items {
+		if other.Parent == i.ID {
+			opts = append(opts, other.ID)
+		}
+	}
+	return map[string]any{
+		"cartId": c.ID, "itemId": i.ID, "parentItemId": i.Parent, "configurations": configs, "options": opts, "duration": i.Wish.Duration,
+		"offerId": nil, "productId": i.Product, "settings": i.Wish, "prices": lines(i),
+	}
+}
+
+// lines are what an item costs, by label.
+func lines(i *item) []any {
+	out := []any{map[string]any{"label": "RENEW", "price": price(i.Ucents)}}
+	if i.Setup > 0 {
+		out = append(out, map[string]any{"label": "INSTALLATION", "price": price(i.Setup)})
+	}
+	return append(out, map[string]any{"label": "TOTAL", "price": price(i.Ucents + i.Setup)})
+}
+
+// cartItem finds the item of a path.
+func (o *OVH) cartItem(r *request) (*cart, *item, error) {
+	c, err := o.cart(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := c.item(r.id("itemId"))
+	if i == nil {
+		return nil, nil, noObject("itemId", r.args["itemId"])
+	}
+	return c, i, nil
+}
+
+func (o *OVH) getItem(r *request) (any, error) {
+	c, i, err := o.cartItem(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.wireItem(i), nil
+}
+
+func (o *OVH) requiredConfiguration(r *request) (any, error) {
+	_, i, err := o.cartItem(r)
+	if err != nil {
+		return nil, err
+	}
+	out := []any{}
+	if p, ok := planOf(i.Product, i.Plan); ok {
+		for _, label := range sorted(required(p)) {
+			out = append(out, map[string]any{"label": label, "required": true, "type": "String", "fields": []string{}, "allowedValues": required(p)[label]})
+		}
+	}
+	return out, nil
+}
+
+func (o *OVH) listConfigurations(r *request) (any, error) {
+	_, i, err := o.cartItem(r)
+	if err != nil {
+		return nil, err
+	}
+	out := []int64{}
+	for _, k := range i.Configs {
+		if l := r.query.Get("label"); l == "" || l == k.Label {
+			out = append(out, k.ID)
+		}
+	}
+	return out, nil
+}
+
+func (o *OVH) configure(r *request) (any, error) {
+	var in struct {
+		Label string `json:"label"`
+		Value string `json:"value"`
+	}
+	if err := r.decode(&in); err != nil {
+		return nil, err
+	}
+	if _, err := o.openCart(r); err != nil {
+		return nil, err
+	}
+	_, i, err := o.cartItem(r)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := planOf(i.Product, i.Plan)
+	allowed, ok := required(p)[in.Label]
+	switch {
+	case !ok || i.Parent != 0:
+		return nil, bad("[body.label] %q can't be configured for this item", in.Label)
+	case !slices.Contains(allowed, in.Value):
+		return nil, bad("[body.value] %q: expected one of %s", in.Value, strings.Join(allowed, ", "))
+	case i.config(in.Label) != "":
+		return nil, conflict("%s is configured already", in.Label)
+	}
+	k := config{o.state.nextID(), in.Label, in.Value}
+	i.Configs = append(i.Configs, k)
+	return k, nil
+}
+
+func (i *item) config(label string) string {
+	for _, k := range i.Configs {
+		if k.Label == label {
+			return k.Value
+		}
+	}
+	return ""
+}
+
+// complete says what is missing before a cart can be bought, or nil.
+func (c *cart) complete() error {
+	servers := 0
+	for _, i := range c.Items {
+		if i.Parent != 0 {
+			continue
+		}
+		servers++
+		p, _ := planOf(i.Product, i.Plan)
+		for _, label := range sorted(required(p)) {
+			if i.config(label) == "" {
+				return bad("Required configuration %s is missing for item %d", label, i.ID)
+			}
+		}
+		if err := c.optioned(i, p); err != nil {
+			return err
+		}
+		if dc := i.config("dedicated_datacenter"); !p.deliverable(dc) {
+			return bad("%s is not available in %s", p.code, dc)
+		}
+	}
+	if servers == 0 {
+		return bad("Cart is empty")
+	}
+	return nil
+}
+
+// optioned holds an item's options against what its plan needs: one of each family.
+func (c *cart) optioned(i *item, p plan) error {
+	for _, f := range p.families {
+		n := 0
+		for _, other := range c.Items {
+			if other.Parent == i.ID && other.Family == f.name {
+				n++
+			}
+		}
+		if n != 1 {
+			return bad("Item %d needs one option of the family %s, it has %d", i.ID, f.name, n)
+		}
+	}
+	return nil
+}
+
+// due is what a cart costs now and what is on the bill, servers first.
+func (c *cart) due() (ucents int64, details []any) {
+	items := slices.Clone(c.Items)
+	slices.SortStableFunc(items, func(a, b *item) int { return cmp.Compare(a.Parent, b.Parent) })
+	for _, i := range items {
+		for _, l := range []struct {
+			kind   string
+			ucents int64
+		}{{"DURATION", i.Ucents}, {"INSTALLATION", i.Setup}} {
+			if l.kind == "INSTALLATION" && l.ucents == 0 {
+				continue
+			}
+			ucents += l.ucents
+			details = append(details, map[string]any{
+				"cartItemID": i.ID, "description": fmt.Sprintf("%s (1 month)", i.Name), "detailType": l.kind, "domain": fmt.Sprintf("*%d", i.ID),
+				"quantity": 1, "unitPrice": price(l.ucents), "totalPrice": price(l.ucents), "originalTotalPrice": price(l.ucents), "reductions": []any{},
+			})
+		}
+	}
+	return ucents, details
+}
