@@ -1,0 +1,215 @@
+package bootcheck
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"popfleet/agents/bootchain"
+	"popfleet/agents/hostkey"
+	"popfleet/playbooks/spec"
+)
+
+const doNodePart = "run `fleet-agent keep-boot` on the node: it makes the per-node part anew"
+
+// programs are those that have to run before the root is open; their libraries must be there as well.
+var programs = []string{"dropbear", "cryptsetup", "busybox"}
+
+// serving are the files that bring up the network, take the key and open the root. The first one that stops the boot
+// without them names itself.
+var serving = []string{
+	"sbin/dropbear", "sbin/cryptsetup", "bin/busybox", "bin/cryptroot-unlock", "lib/cryptsetup/askpass",
+	"scripts/local-top/cryptroot", "scripts/init-premount/fleet-unlock", "etc/fleet/net.sh",
+}
+
+func unlockServer(_ context.Context, n *node) spec.BootProof {
+	if p, ok := n.withTree(); !ok {
+		return p
+	}
+	var missing []string
+	for _, f := range serving {
+		if _, ok := n.tree.Regular(f); !ok {
+			missing = append(missing, f)
+		}
+	}
+	if n.root.mirror != nil {
+		if _, ok := n.tree.Regular("sbin/mdadm"); !ok {
+			missing = append(missing, "sbin/mdadm")
+		}
+	}
+	if len(missing) > 0 {
+		return failed(doInitramfs, "the initramfs lacks %s", strings.Join(missing, ", "))
+	}
+	if order, _ := n.tree.Lookup("scripts/init-premount/ORDER"); !bytes.Contains(order.Data, []byte("/fleet-unlock")) {
+		return failed(doInitramfs, "scripts/init-premount/ORDER does not start fleet-unlock")
+	}
+	var errs []error
+	for _, p := range programs {
+		errs = append(errs, n.runnable(p))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return failed(doInitramfs, "%s", oneLine(err))
+	}
+	return passed("dropbear, cryptsetup and what they need are there")
+}
+
+// runnable says whether a program of the initramfs finds its loader and its libraries there.
+func (n *node) runnable(name string) error {
+	for _, dir := range []string{"sbin", "bin"} {
+		e, ok := n.tree.Regular(path.Join(dir, name))
+		if !ok {
+			continue
+		}
+		f, err := elf.NewFile(bytes.NewReader(e.Data))
+		if err != nil {
+			return fmt.Errorf("%s is no program: %w", name, err)
+		}
+		libraries, err := f.ImportedLibraries()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for _, l := range libraries {
+			if !n.library(l) {
+				return fmt.Errorf("%s needs %s, which is not there", name, l)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("no %s", name)
+}
+
+func (n *node) library(name string) bool {
+	return slices.ContainsFunc(n.tree.Paths(), func(p string) bool {
+		if path.Base(p) != name || !strings.Contains(p, "lib") {
+			return false
+		}
+		_, ok := n.tree.Regular(p)
+		return ok
+	})
+}
+
+// part reads one file of the per-node part.
+func (n *node) part(file string) ([]byte, error) {
+	e, ok := n.tree.Regular(file)
+	if !ok {
+		return nil, fmt.Errorf("no %s in the initramfs: the per-node part is missing or empty", file)
+	}
+	return e.Data, nil
+}
+
+// hostKey compares the key that the initramfs will show with the one that is pinned: by the operator when he said it,
+// and always by what lies on the root.
+func hostKey(_ context.Context, n *node) spec.BootProof {
+	if p, ok := n.withTree(); !ok {
+		return p
+	}
+	data, err := n.part(bootchain.DropbearKeyFile)
+	if err != nil {
+		return failed(doNodePart, "%v", err)
+	}
+	private, err := bootchain.ParseDropbearKey(data)
+	if err != nil {
+		return failed(doNodePart, "%s: %v", bootchain.DropbearKeyFile, err)
+	}
+	have := hostkey.Key{Private: private}
+	kept, err := os.ReadFile(n.path(hostkey.InitramfsFile))
+	if err != nil {
+		return failed("seal the node anew: `fleet up`", "the node's own copy of the key: %v", err)
+	}
+	want, err := hostkey.Parse(kept)
+	if err != nil {
+		return failed("seal the node anew: `fleet up`", "%s: %v", hostkey.InitramfsFile, err)
+	}
+	if !have.Equal(want) {
+		return failed(doNodePart, "the initramfs would show %s, the node's key is %s", fingerprint(have.Authorized()), fingerprint(want.Authorized()))
+	}
+	if n.req.InitramfsHostKey == "" {
+		return passed("%s, as kept on the node; no pin was given to compare", fingerprint(have.Authorized()))
+	}
+	if fingerprint(n.req.InitramfsHostKey) != fingerprint(have.Authorized()) {
+		return failed("nobody would unlock it: the vault and the node disagree about its key; seal the node anew",
+			"the initramfs would show %s, %s is pinned", fingerprint(have.Authorized()), fingerprint(n.req.InitramfsHostKey))
+	}
+	return passed("%s, as pinned", fingerprint(have.Authorized()))
+}
+
+func fingerprint(authorized string) string {
+	k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(authorized))
+	if err != nil {
+		return "no key"
+	}
+	return ssh.FingerprintSHA256(k)
+}
+
+func authorizedKeys(_ context.Context, n *node) spec.BootProof {
+	if p, ok := n.withTree(); !ok {
+		return p
+	}
+	data, err := n.part(bootchain.AuthorizedKeysFile)
+	if err != nil {
+		return failed(doNodePart, "nobody could hand over the disk key: %v", err)
+	}
+	have, err := bootchain.ParseAuthorizedKeys(data)
+	if err != nil || len(have) == 0 {
+		return failed(doNodePart, "nobody could hand over the disk key: %d keys, %v", len(have), err)
+	}
+	want := n.req.AuthorizedKeys
+	if len(want) == 0 {
+		want = n.kept.AuthorizedKeys
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(have, func(k ssh.PublicKey) bool { return ssh.FingerprintSHA256(k) == fingerprint(w) }) {
+			return failed(doNodePart, "%s may not hand over the disk key", fingerprint(w))
+		}
+	}
+	return passed("%d may hand over the disk key", len(have))
+}
+
+// crypttab looks at the line that opens the root, in the initramfs, and at the header it names.
+func crypttab(_ context.Context, n *node) spec.BootProof {
+	if p, ok := n.withTree(); !ok {
+		return p
+	}
+	data, err := n.part(bootchain.CrypttabFile)
+	if err != nil {
+		return failed(doNodePart, "%v", err)
+	}
+	if err := n.opensRoot(data, true); err != nil {
+		return failed(doNodePart, "in the initramfs: %v", err)
+	}
+	return passed("fleet-root is opened by the UUID of its header")
+}
+
+// opensRoot says whether a crypttab opens the root that is in use.
+func (n *node) opensRoot(data []byte, inInitramfs bool) error {
+	entries, err := bootchain.ParseCrypttab(data)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(entries, func(e bootchain.CryptEntry) bool { return e.Name == "fleet-root" })
+	if i < 0 {
+		return errors.New("no line for fleet-root")
+	}
+	e := entries[i]
+	h, err := n.header()
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.Source != "UUID="+h.UUID:
+		return fmt.Errorf("fleet-root is to be opened from %s, its header is UUID=%s", e.Source, h.UUID)
+	case e.Key != "none":
+		return fmt.Errorf("fleet-root is to be opened with the key file %s", e.Key)
+	case !slices.Contains(e.Options, "luks") || inInitramfs && !slices.Contains(e.Options, "initramfs"):
+		return fmt.Errorf("fleet-root has the options %q, without luks or initramfs", strings.Join(e.Options, ","))
+	}
+	return nil
+}
