@@ -107,7 +107,7 @@ func (c *Cloud) authorized(r *http.Request) bool {
 
 // act does the call, with the fault that is set for it, if any.
 func (c *Cloud) act(w http.ResponseWriter, r *request) {
-	if f, ok := c.opt.Faults.Take(c.occasion(r)); ok {
+	if f, ok := c.opt.Faults.Take(c.occasion(r), apiKinds...); ok {
 		c.opt.Log.Info("fault strikes", "kind", string(f.Kind), "call", r.call.name, "fault", f.ID)
 		if !pause(r.Context(), f.Delay.D()) {
 			return

@@ -9,6 +9,12 @@ import (
 	"popfleet/lab/faults"
 )
 
+// apiKinds are the faults that have a meaning at this API. Others are not asked for, so they count no hit here.
+var apiKinds = []faults.Kind{
+	faults.Locked, faults.RateLimited, faults.BadGateway, faults.Unavailable, faults.GatewayTimeout, faults.ResourceUnavailable,
+	faults.Conflict, faults.Unauthorized, faults.ActionError, faults.ActionMissing, faults.ReplyLost, faults.Hang, faults.Slow, faults.NoIPv4,
+}
+
 // strike answers in the fault's way and returns true, or arranges for what strikes later and returns false.
 func (c *Cloud) strike(w http.ResponseWriter, r *request, f faults.Fault) bool {
 	switch f.Kind {
