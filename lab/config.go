@@ -1,5 +1,6 @@
-// Package lab is a cloud on one machine: the Hetzner Cloud API (lab/hcloud) in front of machines that really boot
-// (lab/qemu) or are played (lab/scripted), a SOCKS5 door to reach them, and faults on demand.
+// Package lab is three clouds on one machine: the APIs of Hetzner Cloud (lab/hcloud), Hetzner Robot (lab/robot) and OVH
+// (lab/ovh) in front of machines that really boot (lab/qemu) or are played (lab/scripted), a SOCKS5 door to reach them,
+// and faults on demand.
 //
 // [Run] is the daemon behind fleet-lab. It serves on loopback only, never reaches beyond the machine it runs on, and
 // never imports provision or agents: a simulator that shares code with what it tests proves nothing. When it stops, the
@@ -11,19 +12,28 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"popfleet/lab/netns"
+	"popfleet/lab/rack"
 )
 
 // Config is what a lab is made of. Default is complete and valid.
 type Config struct {
-	API      string // HTTP listener of the provider's API
+	API      string // HTTP listener of Hetzner Cloud's API
+	RobotAPI string // of Hetzner Robot's, if the lab has machines there
+	OVHAPI   string // of OVH's, likewise
 	Socks    string // SOCKS5 listener
 	Forward  string // TCP listener that leads to port 443 of the machines that answer there, in turn; "" is none
 	Dir      string // state, machines, logs, control socket
-	Token    string // the one API token
+	Token    string // the one API token; passwords and secrets of the other providers are made from it
 	Scripted bool   // played machines instead of QEMU: no root, no images
+
+	Robot    int    // dedicated machines at Hetzner Robot
+	OVH      int    // and at OVH
+	Firmware string // of dedicated machines: bios, uefi, mixed; "" is BIOS at Robot and UEFI at OVH
+	Disks    int    // of dedicated machines
 
 	Namespace string  // network namespace of QEMU machines
 	CacheDir  string  // of the rescue system; "" is the user's cache
@@ -41,8 +51,8 @@ const DefaultDir = "/var/lib/fleet-lab"
 // Default is a QEMU lab that a small machine can carry.
 func Default() Config {
 	return Config{
-		API: "127.0.0.1:8080", Socks: "127.0.0.1:1080", Forward: "127.0.0.1:8443", Dir: DefaultDir, Token: "lab-token",
-		Namespace: netns.DefaultName, CPUs: 1, MemoryMB: 1024, DiskGB: 10, Speed: 1,
+		API: "127.0.0.1:8080", RobotAPI: "127.0.0.1:8081", OVHAPI: "127.0.0.1:8082", Socks: "127.0.0.1:1080", Forward: "127.0.0.1:8443", Dir: DefaultDir, Token: "lab-token",
+		Disks: 2, Namespace: netns.DefaultName, CPUs: 1, MemoryMB: 1024, DiskGB: 10, Speed: 1,
 	}
 }
 
@@ -61,6 +71,18 @@ func (c Config) Validate() error {
 	if c.CPUs < 1 || c.MemoryMB < 256 || c.DiskGB < 4 {
 		errs = append(errs, fmt.Errorf("machines of %d CPUs, %d MB and %d GB: too small to boot", c.CPUs, c.MemoryMB, c.DiskGB))
 	}
+	if c.Robot < 0 || c.OVH < 0 || c.Robot > rack.Most || c.OVH > rack.Most {
+		errs = append(errs, fmt.Errorf("%d and %d dedicated machines: expected up to %d of each", c.Robot, c.OVH, rack.Most))
+	}
+	if c.Robot > 0 && c.RobotAPI == "" || c.OVH > 0 && c.OVHAPI == "" {
+		errs = append(errs, errors.New("dedicated machines need their provider's listener"))
+	}
+	if !slices.Contains([]string{"", rack.BIOS, rack.UEFI, rack.Mixed}, c.Firmware) {
+		errs = append(errs, fmt.Errorf("firmware %q: expected bios, uefi or mixed", c.Firmware))
+	}
+	if c.Disks < 1 || c.Disks > 2 {
+		errs = append(errs, fmt.Errorf("%d disks: expected 1 or 2", c.Disks))
+	}
 	if c.Speed <= 0 {
 		errs = append(errs, fmt.Errorf("speed %v: expected more than 0", c.Speed))
 	}
@@ -73,8 +95,8 @@ func (c Config) Socket() string { return filepath.Join(c.Dir, "control.sock") }
 // LogPath is where a daemonized lab writes.
 func (c Config) LogPath() string { return filepath.Join(c.Dir, "lab.log") }
 
-func (c Config) machineDir() string { return filepath.Join(c.Dir, "machines") }
-func (c Config) statePath() string  { return filepath.Join(c.Dir, "hcloud.json") }
+func (c Config) machineDir() string               { return filepath.Join(c.Dir, "machines") }
+func (c Config) statePath(provider string) string { return filepath.Join(c.Dir, provider+".json") }
 
 // Deps is what the daemon is given besides its configuration.
 type Deps struct {

@@ -28,6 +28,8 @@ type Status struct {
 	Pid      int       `json:"pid"`
 	Kind     string    `json:"kind"` // qemu tcg, qemu kvm, scripted
 	API      string    `json:"api"`
+	RobotAPI string    `json:"robot_api,omitempty"`
+	OVHAPI   string    `json:"ovh_api,omitempty"`
 	Socks    string    `json:"socks"`
 	Forward  string    `json:"forward,omitempty"`
 	Dir      string    `json:"dir"`
@@ -83,7 +85,13 @@ func (d *daemon) status(ls listeners) func() Status {
 		if ls.forward != nil {
 			s.Forward = ls.forward.Addr().String()
 		}
-		s.Env = []string{"HCLOUD_ENDPOINT=" + s.API, "HCLOUD_TOKEN=" + d.cfg.Token, "FLEET_PROXY=" + s.Socks}
+		s.Env = append(d.cfg.env(ls), "FLEET_PROXY="+s.Socks)
+		if ls.robot != nil {
+			s.RobotAPI = "http://" + ls.robot.Addr().String()
+		}
+		if ls.ovh != nil {
+			s.OVHAPI = "http://" + ls.ovh.Addr().String() + "/1.0"
+		}
 		if strings.HasSuffix(s.Kind, "tcg") {
 			s.Env = append(s.Env, "FLEET_PACE=emulated")
 		}

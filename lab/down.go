@@ -23,7 +23,7 @@ func (d *daemon) removeIfDown() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), downTimeout)
 	defer cancel()
-	return errors.Join(d.cloud.Delete(ctx), Remove(ctx, d.cfg))
+	return errors.Join(d.delete(ctx), Remove(ctx, d.cfg))
 }
 
 // Remove deletes what a lab leaves on its host, alive or dead: processes of its machines, its namespace, its folder. It
@@ -47,7 +47,7 @@ func Remove(ctx context.Context, cfg Config) error {
 }
 
 func isLab(cfg Config) bool {
-	for _, p := range []string{cfg.Socket(), cfg.statePath(), cfg.machineDir(), cfg.LogPath()} {
+	for _, p := range []string{cfg.Socket(), cfg.statePath("hcloud"), cfg.machineDir(), cfg.LogPath()} {
 		if _, err := os.Lstat(p); err == nil {
 			return filepath.Clean(cfg.Dir) != "/"
 		}

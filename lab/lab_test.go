@@ -29,6 +29,7 @@ func played(t *testing.T) Config {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	cfg := Default()
+	cfg.RobotAPI, cfg.OVHAPI = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.API, cfg.Socks, cfg.Forward, cfg.Dir, cfg.Scripted, cfg.Speed = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", dir, true, 1000
 	return cfg
 }
@@ -152,6 +153,50 @@ func TestForwardLeadsNowhereWithoutMachines(t *testing.T) {
 	}
 }
 
+func TestDedicatedMachines(t *testing.T) {
+	cfg := played(t)
+	cfg.Robot, cfg.OVH = 2, 1
+	s, c, stop := up(t, cfg)
+	if len(s.Machines) != 3 {
+		t.Fatalf("%d machines", len(s.Machines))
+	}
+	for i, want := range []Machine{
+		{Provider: "hetznerrobot", ID: "321", Address4: "198.19.0.2", Address6: "2001:db8:2:1::1"},
+		{Provider: "hetznerrobot", ID: "322", Address4: "198.19.0.3", Address6: "2001:db8:2:2::1"},
+		{Provider: "ovh", ID: "ns1001.ip-198-19-1.eu", Address4: "198.19.1.2", Address6: "2001:db8:3:1::1"},
+	} {
+		got := s.Machines[i]
+		if got.Provider != want.Provider || got.ID != want.ID || got.Address4 != want.Address4 || got.Address6 != want.Address6 || len(got.Serials) != 2 {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	env := strings.Join(s.Env, " ")
+	for _, name := range []string{"HCLOUD_TOKEN=", "HROBOT_USER=", "HROBOT_PASSWORD=", "HROBOT_ENDPOINT=http://127.0.0.1:",
+		"OVH_ENDPOINT=http://127.0.0.1:", "/1.0", "OVH_APPLICATION_KEY=", "OVH_APPLICATION_SECRET=", "OVH_CONSUMER_KEY="} {
+		if !strings.Contains(env, name) {
+			t.Errorf("no %s in %s", name, env)
+		}
+	}
+	for _, name := range []string{"322", "ns1001.ip-198-19-1.eu", "198.19.0.2"} {
+		until(t, "a rented machine's start", func() bool {
+			l, err := c.Ledger(t.Context(), name)
+			return err == nil && l.Stage == "factory"
+		})
+	}
+	res, err := http.Get(s.RobotAPI + "/server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("robot without a password: %s", res.Status)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStopLeavesTheStateForTheNext(t *testing.T) {
 	cfg := played(t)
 	s, _, stop := up(t, cfg)
@@ -177,6 +222,9 @@ func TestRefusesWhatCantWork(t *testing.T) {
 		"token is empty":          func(c *Config) { c.Token = "" },
 		"too small to boot":       func(c *Config) { c.MemoryMB = 1 },
 		"expected more than 0":    func(c *Config) { c.Speed = 0 },
+		"expected 1 or 2":         func(c *Config) { c.Disks = 3 },
+		"expected bios, uefi":     func(c *Config) { c.Firmware = "coreboot" },
+		"expected up to":          func(c *Config) { c.OVH = 1000 },
 		"expected an absolute pa": func(c *Config) { c.Dir = "here" },
 	} {
 		cfg := played(t)

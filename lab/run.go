@@ -32,10 +32,10 @@ type daemon struct {
 	impostor *impostor.Impostor
 	backend  machine.Backend
 	release  func() // lets go of the backend; QEMU machines go on
-	cloud    *hcloud.Cloud
-	net      *reach.Net
-	ns       *netns.Namespace // nil for scripted machines
-	down     chan struct{}    // closed when everything was asked to be removed
+	clouds
+	net  *reach.Net
+	ns   *netns.Namespace // nil for scripted machines
+	down chan struct{}    // closed when everything was asked to be removed
 }
 
 // Run serves the lab until ctx ends or it is taken down over its control socket.
@@ -62,17 +62,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	return d.serve(ctx, ls)
 }
 
-// open makes the backend, the cloud before it, and the way to its machines.
+// open makes the backend, the clouds before it, and the way to their machines.
 func (d *daemon) open(ctx context.Context) error {
 	err := d.openBackend(ctx)
 	if err != nil {
 		return err
 	}
-	d.cloud, err = hcloud.New(ctx, hcloud.Options{
-		Token: d.cfg.Token, Backend: d.backend, Faults: d.faults, StatePath: d.cfg.statePath(),
-		ActionTime: d.actionTime, Hardware: d.hardware, Log: d.deps.Log,
-	})
-	if err != nil {
+	if d.clouds, err = d.openClouds(ctx); err != nil {
 		d.release()
 		return err
 	}
@@ -83,9 +79,6 @@ func (d *daemon) open(ctx context.Context) error {
 	d.net.Route(netns.Lab, d.own())
 	return nil
 }
-
-// servers are the machines of every provider.
-func (d *daemon) servers() []machine.Info { return d.cloud.Servers() }
 
 func (d *daemon) openBackend(ctx context.Context) error {
 	if d.cfg.Scripted {
@@ -119,7 +112,7 @@ func (d *daemon) openBackend(ctx context.Context) error {
 
 func (d *daemon) close() {
 	d.net.Close()
-	d.cloud.Close()
+	d.clouds.close()
 	d.release()
 }
 
@@ -155,7 +148,7 @@ func (i inside) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 }
 
 // listeners are opened before anything slow begins, so that a taken port is told at once.
-type listeners struct{ api, socks, forward, control net.Listener }
+type listeners struct{ api, robot, ovh, socks, forward, control net.Listener }
 
 func (d *daemon) listen() (ls listeners, err error) {
 	defer func() {
@@ -169,7 +162,8 @@ func (d *daemon) listen() (ls listeners, err error) {
 	for _, l := range []struct {
 		what, addr string
 		to         *net.Listener
-	}{{"api", d.cfg.API, &ls.api}, {"socks", d.cfg.Socks, &ls.socks}, {"forward", d.cfg.Forward, &ls.forward}} {
+	}{{"api", d.cfg.API, &ls.api}, {"robot-api", only(d.cfg.RobotAPI, d.cfg.Robot), &ls.robot},
+		{"ovh-api", only(d.cfg.OVHAPI, d.cfg.OVH), &ls.ovh}, {"socks", d.cfg.Socks, &ls.socks}, {"forward", d.cfg.Forward, &ls.forward}} {
 		if l.addr == "" {
 			continue
 		}
@@ -183,8 +177,16 @@ func (d *daemon) listen() (ls listeners, err error) {
 	return ls, nil
 }
 
+// only is the address where there are machines behind it.
+func only(addr string, machines int) string {
+	if machines == 0 {
+		return ""
+	}
+	return addr
+}
+
 func (ls listeners) close() {
-	for _, l := range []net.Listener{ls.api, ls.socks, ls.forward, ls.control} {
+	for _, l := range []net.Listener{ls.api, ls.robot, ls.ovh, ls.socks, ls.forward, ls.control} {
 		if l != nil {
 			_ = l.Close() // closed already by its server, most often
 		}
@@ -196,6 +198,12 @@ func (d *daemon) serve(ctx context.Context, ls listeners) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g.Go(func() error { return serveHTTP(ctx, ls.api, d.cloud.Handler(), d.deps.Log) })
+	if ls.robot != nil {
+		g.Go(func() error { return serveHTTP(ctx, ls.robot, d.robot.Handler(), d.deps.Log) })
+	}
+	if ls.ovh != nil {
+		g.Go(func() error { return serveHTTP(ctx, ls.ovh, d.ovh.Handler(), d.deps.Log) })
+	}
 	status := d.status(ls)
 	g.Go(func() error { return serveHTTP(ctx, ls.control, d.control(status), d.deps.Log) })
 	g.Go(func() error {

@@ -11,6 +11,9 @@ import (
 
 	"popfleet/lab/faults"
 	"popfleet/lab/hcloud"
+	"popfleet/lab/machine"
+	"popfleet/lab/ovh"
+	"popfleet/lab/robot"
 )
 
 func (c *command) faults() *cobra.Command {
@@ -19,9 +22,7 @@ func (c *command) faults() *cobra.Command {
 		Use: "faults", Short: "what can go wrong on demand, and what is set to", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if calls {
-				for _, n := range hcloud.CallNames() {
-					fmt.Fprintln(c.Out, n)
-				}
+				c.calls()
 				return nil
 			}
 			set, err := c.client().Faults(cmd.Context())
@@ -37,6 +38,18 @@ func (c *command) faults() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&calls, "calls", false, "list the API calls that a fault can name")
 	return cmd
+}
+
+// calls lists every provider's, also of those that this lab has no machines of.
+func (c *command) calls() {
+	for _, p := range []struct {
+		name  string
+		calls []string
+	}{{machine.HetznerCloud, hcloud.CallNames()}, {machine.HetznerRobot, robot.CallNames()}, {machine.OVH, ovh.CallNames()}} {
+		for _, call := range p.calls {
+			fmt.Fprintf(c.Out, "%-13s %s\n", p.name, call)
+		}
+	}
 }
 
 func (c *command) kinds() {

@@ -28,6 +28,12 @@ func (c *command) show(s lab.Status) error {
 		return c.printJSON(s)
 	}
 	fmt.Fprintf(c.Out, "lab      %s, pid %d, %s\napi      %s\nsocks    %s\n", s.Kind, s.Pid, s.Dir, s.API, s.Socks)
+	if s.RobotAPI != "" {
+		fmt.Fprintf(c.Out, "robot    %s\n", s.RobotAPI)
+	}
+	if s.OVHAPI != "" {
+		fmt.Fprintf(c.Out, "ovh      %s\n", s.OVHAPI)
+	}
 	if s.Forward != "" {
 		fmt.Fprintf(c.Out, "forward  https://%s leads to port 443 of the machines in turn\n", s.Forward)
 	}

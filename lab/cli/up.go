@@ -29,7 +29,13 @@ func (c *command) up() *cobra.Command {
 	}
 	f, d := cmd.Flags(), &c.cfg
 	f.BoolVar(&foreground, "foreground", false, "stay in this terminal; machines go on when it ends, until fleet-lab down")
-	f.StringVar(&d.API, "api", d.API, "address of the provider's API")
+	f.StringVar(&d.API, "api", d.API, "address of Hetzner Cloud's API")
+	f.IntVar(&d.Robot, "robot", 0, "so many dedicated machines at Hetzner Robot")
+	f.StringVar(&d.RobotAPI, "robot-api", d.RobotAPI, "address of Hetzner Robot's API")
+	f.IntVar(&d.OVH, "ovh", 0, "so many dedicated machines at OVH")
+	f.StringVar(&d.OVHAPI, "ovh-api", d.OVHAPI, "address of OVH's API")
+	f.StringVar(&d.Firmware, "firmware", "", "of dedicated machines: bios, uefi or mixed; empty is BIOS at Robot, UEFI at OVH")
+	f.IntVar(&d.Disks, "disks", d.Disks, "disks of a dedicated machine: 1 or 2")
 	f.StringVar(&d.Socks, "socks", d.Socks, "address of the SOCKS5 door to the machines")
 	f.StringVar(&d.Forward, "forward", d.Forward, "address that leads to port 443 of the machines; empty for none")
 	f.StringVar(&d.Token, "token", d.Token, "the API token")
