@@ -20,7 +20,7 @@ func (r *Robot) activated(s *server, a *activation, active bool) object {
 	if active && a.Password != "" {
 		o["password"] = a.Password
 	}
-	o["authorized_key"], o["host_key"], o["boot_time"] = r.references(a.Keys), []object{}, nil
+	o["authorized_key"], o["host_key"], o["boot_time"] = references(a.Keys), []object{}, nil
 	if a.BootTime != nil {
 		o["boot_time"] = r.local(*a.BootTime)
 	}

@@ -59,22 +59,22 @@ func parseKey(name, data string) (*sshKey, *apiError) {
 }
 
 // reference is a key as boot configurations and orders show it: without its data.
-func (r *Robot) reference(k sshKey) object {
-	return object{"key": object{"name": k.Name, "fingerprint": k.Fingerprint, "type": k.Type, "size": k.Size, "created_at": r.local(k.Created)}}
+func reference(k sshKey) object {
+	return object{"key": object{"name": k.Name, "fingerprint": k.Fingerprint, "type": k.Type, "size": k.Size}}
 }
 
-func (r *Robot) references(keys []sshKey) []object {
+func references(keys []sshKey) []object {
 	out := []object{}
 	for _, k := range keys {
-		out = append(out, r.reference(k))
+		out = append(out, reference(k))
 	}
 	return out
 }
 
 func (r *Robot) wireKey(k *sshKey) object {
-	o := r.reference(*k)
-	o["key"].(object)["data"] = k.Data
-	return o
+	return object{"key": object{
+		"name": k.Name, "fingerprint": k.Fingerprint, "type": k.Type, "size": k.Size, "data": k.Data, "created_at": r.local(k.Created),
+	}}
 }
 
 // pick finds keys by fingerprint; r.mu is held.

@@ -147,7 +147,7 @@ func (r *Robot) choose(t *transaction, w *wish) bool {
 func (r *Robot) wireTransaction(t *transaction) object {
 	o := object{
 		"id": t.ID, "date": t.Date.In(r.berlin).Format(time.RFC3339), "status": t.Status, "server_number": nil, "server_ip": nil,
-		"authorized_key": r.references(t.Keys), "host_key": wireHostKeys(t.HostKeys), "comment": nil, "product": t.Item, "addons": t.Addons,
+		"authorized_key": references(t.Keys), "host_key": wireHostKeys(t.HostKeys), "comment": nil, "product": t.Item, "addons": t.Addons,
 	}
 	if t.Comment != "" {
 		o["comment"] = t.Comment

@@ -81,10 +81,8 @@ func (r *Robot) reset(q *request) (any, error) {
 		r.opt.Log.Error("reset", "server", s.Number, "kind", kind, "error", err)
 		return nil, q.call.broken()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	o := s.head()
-	o["type"], o["operating_status"] = kind, s.operating()
+	o["type"] = kind
 	return object{"reset": o}, nil
 }
 

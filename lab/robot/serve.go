@@ -60,7 +60,7 @@ func (k call) names() []string { return []string{k.name, k.method + " " + k.path
 func (r *Robot) serve(w http.ResponseWriter, hr *http.Request) {
 	now := time.Now()
 	if r.guard.isBlocked(source(hr), now) {
-		writeBlocked(w)
+		write(w, nil, blocked())
 		return
 	}
 	if !r.guard.admit(hr, now) {
@@ -168,13 +168,8 @@ func write(w http.ResponseWriter, v any, err error) {
 	}
 }
 
-// writeBlocked is what a blocked source sees. The documentation says only that it is blocked; whatever does so stands
-// before the web service, so this is no JSON.
-func writeBlocked(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "text/html")
-	w.WriteHeader(http.StatusForbidden)
-	_, _ = io.WriteString(w, "<html><body><h1>403 Forbidden</h1></body></html>\n") // the client may be gone
-}
+// blocked is what a blocked source sees. The documentation says only that it is blocked; the code is ours.
+func blocked() *apiError { return fail(http.StatusForbidden, "FORBIDDEN", "IP address is blocked") }
 
 // route finds the call. {number} takes digits only: naming a server by its address is deprecated.
 func route(hr *http.Request) (call, bool) {

@@ -21,8 +21,6 @@ func (r *Robot) strike(w http.ResponseWriter, q *request, f faults.Fault) bool {
 		r.guard.mark(source(q.Request), false, time.Now())
 	case faults.LockOut:
 		r.guard.shut(source(q.Request), r.scaled(f.For.D()), time.Now())
-		writeBlocked(w)
-		return true
 	case faults.BadGateway:
 		gateway(w, http.StatusBadGateway)
 		return true
@@ -59,6 +57,8 @@ func (r *Robot) refusal(q *request, k faults.Kind) *apiError {
 	switch k {
 	case faults.Unauthorized:
 		return unauthorized()
+	case faults.LockOut:
+		return blocked()
 	case faults.RateLimited:
 		interval := time.Hour
 		if q.call.class == "order_post" {
