@@ -57,7 +57,7 @@ func (o *OVH) authenticate(r *request) error {
 	if !same(h.Get("X-Ovh-Signature"), want) {
 		return invalidSignature()
 	}
-	if rules != nil && !granted(rules, r.Method, r.below) {
+	if rules != nil && !r.call.open && !granted(rules, r.Method, r.below) {
 		return notGranted()
 	}
 	return nil

@@ -122,9 +122,6 @@ func (o *OVH) build(ctx context.Context, s *server) error {
 }
 
 // nextBoot decides what a starting machine boots. The choice stays: rescue again and again, until it is set back.
-//
-// A boot script is kept and shown, but there is no iPXE in the lab: the machine starts as if the script had ended in an
-// exit to the next boot device.
 func (o *OVH) nextBoot(service string) machine.Boot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -132,13 +129,23 @@ func (o *OVH) nextBoot(service string) machine.Boot {
 	if s == nil {
 		return machine.Boot{}
 	}
+	return o.chosen(s).Struck(o.opt.Faults, s.names())
+}
+
+// chosen is what the server was told to boot.
+//
+// A boot script is kept and shown, but there is no iPXE in the lab: the machine starts as if the script had ended in an
+// exit to the next boot device. A shell and a Windows answer nobody.
+func (o *OVH) chosen(s *server) machine.Boot {
 	b := o.booting(s)
 	switch {
 	case b.Type == "harddisk" || s.BootScript != nil:
 		return machine.Boot{}
+	case b.Kernel == kernelOff:
+		o.switchOff(s)
+		return machine.Boot{Hangs: true}
 	case b.Kernel != kernelRescue:
-		o.park(s, b)
-		return machine.Boot{}
+		return machine.Boot{Hangs: true}
 	}
 	if _, ok := o.opt.Faults.Take(faults.Occasion{Layer: faults.Machine, Machine: s.names()}, faults.RescueIgnored); ok {
 		return machine.Boot{} // the bootId stays
@@ -163,17 +170,15 @@ func (o *OVH) rescue(s *server) machine.Boot {
 	return out
 }
 
-// park is for what the lab's machines can't start: a shell, Windows, or being off. The plug is pulled, so that nothing
-// answers. It waits until the machine that asked has begun its boot.
-func (o *OVH) park(s *server, b netboot) {
-	o.opt.Log.Info("machine is parked", "server", s.Service, "boot", b.Kernel)
+// switchOff is for a machine that asks for its next boot when that is being off. It waits until the machine has begun.
+func (o *OVH) switchOff(s *server) {
 	m := s.machine
 	if m == nil {
 		return
 	}
 	o.spawn(func() {
 		if err := m.PowerOff(o.life); err != nil {
-			o.opt.Log.Error("park machine", "server", s.Service, "error", err)
+			o.opt.Log.Error("switch machine off", "server", s.Service, "error", err)
 		}
 	})
 }
@@ -183,9 +188,9 @@ func (o *OVH) hardReboot(ctx context.Context, s *server, m machine.Machine) erro
 		return nil
 	}
 	o.mu.Lock()
-	parked := o.booting(s).Kernel == kernelOff && s.BootScript == nil
+	off := o.booting(s).Kernel == kernelOff && s.BootScript == nil
 	o.mu.Unlock()
-	if parked {
+	if off {
 		return m.PowerOff(ctx)
 	}
 	return m.Reset(ctx)
