@@ -1,0 +1,232 @@
+package ovh
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"popfleet/provision/provider"
+)
+
+const keyHint = "set OVH_APPLICATION_KEY, OVH_APPLICATION_SECRET and OVH_CONSUMER_KEY, or the ovh commands under providers in the fleet file"
+
+// statusExpired is OVH's own status for a service whose contract has ended.
+const statusExpired = 460
+
+// Error is a failed call of this driver.
+type Error = provider.Error
+
+// apiError is an answer of the API that is no success. go-ovh's own type loses the code of the older errors, and all of
+// an error whose details are not strings.
+type apiError struct {
+	status  int
+	code    string // NOT_GRANTED_CALL, or the class of newer errors: Client::Forbidden
+	message string
+	query   string // what OVH's support asks for
+	after   time.Duration
+}
+
+func (e *apiError) Error() string {
+	text := fmt.Sprintf("HTTP %d", e.status)
+	if e.code != "" {
+		text += " " + e.code
+	}
+	if e.message != "" {
+		text += ": " + e.message
+	}
+	if e.query != "" {
+		text += " [query " + e.query + "]"
+	}
+	return text
+}
+
+func parseError(status int, h http.Header, body []byte) *apiError {
+	var wire struct {
+		Class     string `json:"class"`
+		ErrorCode string `json:"errorCode"`
+		Message   string `json:"message"`
+	}
+	e := &apiError{status: status, query: printable(h.Get("X-Ovh-QueryID"), 80)}
+	if err := json.Unmarshal(body, &wire); err != nil {
+		wire.Message = string(body)
+	}
+	e.code, e.message = printable(wire.ErrorCode, 80), printable(wire.Message, 300)
+	if e.code == "" {
+		e.code = printable(wire.Class, 80)
+	}
+	if s, err := strconv.Atoi(h.Get("Retry-After")); err == nil && s > 0 {
+		e.after = min(time.Duration(s)*time.Second, maxPause)
+	}
+	return e
+}
+
+// printable makes a foreign text fit for a terminal and a log.
+func printable(s string, limit int) string {
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }), " ")
+	s = strings.ToValidUTF8(s, "?")
+	if r := []rune(s); len(r) > limit {
+		s = string(r[:limit]) + "…"
+	}
+	return s
+}
+
+// explain gives err its kind and hint; nil stays nil and an *Error is kept as it is.
+func explain(op string, r request, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ours *Error
+	if errors.As(err, &ours) {
+		return err
+	}
+	kind, hint := kindOf(r, err)
+	return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
+}
+
+func kindOf(r request, err error) (kind error, hint string) {
+	var api *apiError
+	if !errors.As(err, &api) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return provider.ErrTimeout, ""
+		}
+		return nil, ""
+	}
+	switch {
+	case api.unauthorized():
+		return provider.ErrUnauthorized, api.rightHint(r)
+	case api.status == statusExpired:
+		return provider.ErrExpired, "renew it at OVH, or take the node out of the fleet file: its data is kept for some days only"
+	case api.status == http.StatusNotFound:
+		return provider.ErrNotFound, ""
+	case api.status == http.StatusTooManyRequests:
+		return provider.ErrRateLimited, ""
+	}
+	return nil, ""
+}
+
+// unauthorized says whether the keys or their rights are what is wrong. Repeating such a call never helps.
+func (e *apiError) unauthorized() bool {
+	return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden || e.signature()
+}
+
+// signature says whether the signature was refused: the clocks may have drifted, or a key is wrong. "Invalid signature"
+// and "Query out of time" come with 400 and an errorCode; the newer errors have the words only.
+func (e *apiError) signature() bool {
+	if e.status < 400 || e.status > 403 {
+		return false
+	}
+	text := strings.ToLower(e.code + " " + e.message)
+	for _, s := range []string{"invalid_signature", "invalid signature", "query_time_out", "out of time", "timestamp"} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// rightHint says what an operator does about a refused call.
+func (e *apiError) rightHint(r request) string {
+	text := strings.ToLower(e.code + " " + e.message)
+	switch {
+	case e.signature():
+		return "the application secret or the consumer key is not the one of this application, or this machine's clock jumps"
+	case strings.Contains(text, "granted") || strings.Contains(text, "not_granted_call"):
+		path, _, _ := strings.Cut(r.path, "?")
+		return fmt.Sprintf("the consumer key lacks the right %s %s: make one with this access rule", r.method, rule(path))
+	case strings.Contains(text, "expired"), strings.Contains(text, "credential"):
+		return "the consumer key is not valid (any more): make a new one for this application and confirm it at its validation URL"
+	case strings.Contains(text, "invalid_key"), strings.Contains(text, "application key"):
+		return "the application key is unknown at this endpoint: is it of another region (ovh-eu, ovh-ca, ovh-us)?"
+	}
+	return keyHint
+}
+
+// rule is a path as an access rule has it: names and numbers are any.
+func rule(path string) string {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		_, err := strconv.ParseInt(p, 10, 64)
+		if err == nil || strings.ContainsAny(p, ".%:") || len(p) >= 30 { // 30: a cart's id
+			parts[i] = "*"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// verdict is what to do about a failed call.
+type verdict struct {
+	retry     bool
+	ambiguous bool          // the call may have taken effect
+	after     time.Duration // the API asks for this pause
+	reason    string        // for people
+}
+
+// judge classifies a failed call; go-ovh retries nothing.
+func judge(err error) verdict {
+	var api *apiError
+	if errors.As(err, &api) {
+		return api.judge()
+	}
+	return judgeNetwork(err)
+}
+
+func (e *apiError) judge() verdict {
+	switch {
+	case e.status == http.StatusTooManyRequests:
+		return verdict{retry: true, after: e.after, reason: "rate limit of the API reached"}
+	case e.status == http.StatusConflict:
+		return verdict{retry: true, reason: "conflict: " + e.words("another task may run on it")}
+	case e.status == http.StatusLocked:
+		return verdict{retry: true, reason: "locked: " + e.words("another task runs on it")}
+	case e.status >= 500:
+		return verdict{retry: true, ambiguous: true, after: e.after, reason: fmt.Sprintf("the API answers HTTP %d", e.status)}
+	}
+	return verdict{}
+}
+
+func (e *apiError) words(otherwise string) string {
+	if e.message != "" {
+		return e.message
+	}
+	return otherwise
+}
+
+func judgeNetwork(err error) verdict {
+	var netErr net.Error
+	var certErr *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certErr):
+		return verdict{} // nothing was sent
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return verdict{retry: true, reason: "the API refuses connections"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
+		return verdict{retry: true, ambiguous: true, reason: "the connection to the API was cut"}
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr):
+		return verdict{retry: true, ambiguous: true, reason: "the API does not answer"}
+	}
+	return verdict{ambiguous: true}
+}
+
+// mayHaveHappened says whether a failed call may have taken effect all the same.
+func mayHaveHappened(err error) bool {
+	return !errors.Is(err, provider.ErrUnauthorized) && judge(err).ambiguous
+}
+
+func statusOf(err error) int {
+	var api *apiError
+	if errors.As(err, &api) {
+		return api.status
+	}
+	return 0
+}
