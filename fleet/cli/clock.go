@@ -12,19 +12,14 @@ import (
 // journal's times are evidence.
 const maxSkew = 2 * time.Minute
 
-const publicEndpoint = "https://api.hetzner.cloud/v1"
-
 // checkClock compares this machine's clock with the Date the provider's API answers with. Without an answer it says
 // nothing: the first real call will.
-func checkClock(ctx context.Context, endpoint string) error {
-	if endpoint == "" {
-		endpoint = publicEndpoint
-	}
+func checkClock(ctx context.Context, endpoint string, from access) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return fmt.Errorf("the provider's endpoint %q is no address of an API; expected https://HOST/v1\n  hint: it comes from providers.….endpoint in fleet.yaml or from %s; without both it is the provider's own", endpoint, envEndpoint)
+		return fmt.Errorf("the provider's endpoint %q is no address of an API; expected one like %s\n  hint: it comes from providers.….endpoint in fleet.yaml or from %s; without both it is the provider's own", endpoint, from.public, from.endpoint)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, endpoint, nil)
 	if err != nil {

@@ -3,60 +3,162 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"popfleet/inventory"
 	"popfleet/provision/hetznercloud"
+	"popfleet/provision/hetznerrobot"
+	"popfleet/provision/ovh"
 	"popfleet/provision/provider"
 	"popfleet/provision/stack"
 )
 
 // clouds are the providers that the fleet's nodes are rented from, each opened once.
 type clouds struct {
-	hetzner *hetznercloud.Driver
+	hetzner *hetznercloud.Driver // nil in a fleet without cloud servers
+	byName  map[string]provider.Provider
+	closers []func()
 }
 
-func (s *session) openClouds(ctx context.Context) (*clouds, error) {
-	const name = "hetznercloud"
-	token, err := s.app.token(ctx, s.fleet, name)
+// openClouds opens every provider that a node of the fleet file is at, or a node that was taken out of it still is. The
+// nodes of leaving are meant to be given up: they are on the servers they were installed on, whatever the file says now.
+func (s *session) openClouds(ctx context.Context, leaving ...string) (*clouds, error) {
+	c := &clouds{byName: map[string]provider.Provider{}}
+	dedicated, err := s.dedicated(leaving)
 	if err != nil {
 		return nil, err
 	}
-	endpoint := s.app.endpoint(s.fleet, name)
-	if err := checkClock(ctx, endpoint); err != nil {
-		return nil, err
-	}
-	driver, err := hetznercloud.New(hetznercloud.Options{Token: token, Endpoint: endpoint, Pace: s.pace, Log: s.log})
-	if err != nil {
-		return nil, err
-	}
-	return &clouds{hetzner: driver}, nil
-}
-
-func (c *clouds) close() { c.hetzner.Close() }
-
-func (c *clouds) provider(name string) (provider.Provider, error) {
-	if name != "hetznercloud" {
-		return nil, fmt.Errorf("no driver for provider %q", name)
-	}
-	return c.hetzner.Machines(), nil
-}
-
-// addresses of all servers the provider has for this fleet, by node, IPv4 first.
-func (s *session) addresses(ctx context.Context) (map[string][]netip.Addr, error) {
-	servers, err := s.clouds.hetzner.Servers(ctx, s.fleet.Name)
-	if err != nil {
-		return nil, err
-	}
-	all := map[string][]netip.Addr{}
-	for _, server := range servers {
-		if a := usable(server.Addr4, server.Addr6); len(a) > 0 {
-			all[server.Labels[hetznercloud.LabelNode]] = a
+	names := slices.Sorted(maps.Keys(dedicated))
+	for _, name := range names {
+		if err := s.openCloud(ctx, c, name, dedicated[name]); err != nil {
+			c.close()
+			return nil, err
 		}
 	}
-	return all, nil
+	return c, nil
+}
+
+// dedicated are the servers that nodes live on, by provider and node; a provider of cloud servers has none.
+func (s *session) dedicated(leaving []string) (map[string]map[string]string, error) {
+	out := map[string]map[string]string{}
+	add := func(at, node, server string) {
+		if out[at] == nil {
+			out[at] = map[string]string{}
+		}
+		if server != "" {
+			out[at][node] = server
+		}
+	}
+	for _, n := range s.fleet.Resolved() {
+		if !slices.Contains(leaving, n.Name) {
+			add(n.Machine.Provider, n.Name, n.Machine.Server)
+		}
+	}
+	known, err := s.vault.Nodes()
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range known {
+		state, err := s.vault.NodeState(node)
+		if err != nil {
+			return nil, err
+		}
+		if _, wanted := s.fleet.Node(node); (!wanted || slices.Contains(leaving, node)) && state.ServerID != "" {
+			m := inventory.Machine{Provider: state.Provider, Server: state.ServerID}
+			if !m.Dedicated() {
+				m.Provider, m.Server = inventory.ProviderHetznerCloud, ""
+			}
+			add(m.Provider, node, m.Server)
+		}
+	}
+	return out, nil
+}
+
+func (s *session) openCloud(ctx context.Context, c *clouds, name string, servers map[string]string) error {
+	secrets, err := s.app.credentials(ctx, s.fleet, name)
+	if err != nil {
+		return err
+	}
+	endpoint := s.app.endpoint(s.fleet, name)
+	if name != inventory.ProviderOVH { // its driver measures the clocks itself, and an endpoint may be a name
+		if err := checkClock(ctx, endpoint, accessOf(name)); err != nil {
+			return err
+		}
+	}
+	switch name {
+	case inventory.ProviderHetznerRobot:
+		key, err := s.vault.FleetKey()
+		if err != nil {
+			return err
+		}
+		d, err := hetznerrobot.New(hetznerrobot.Options{User: secrets[0], Password: secrets[1], Endpoint: endpoint,
+			Servers: servers, Keys: []string{key.Public}, Pace: s.pace, Log: s.log})
+		if err != nil {
+			return err
+		}
+		c.byName[name], c.closers = d, append(c.closers, d.Close)
+	case inventory.ProviderOVH:
+		d, err := ovh.New(ovh.Options{ApplicationKey: secrets[0], ApplicationSecret: secrets[1], ConsumerKey: secrets[2],
+			Endpoint: endpoint, Servers: servers, Pace: s.pace, Log: s.log})
+		if err != nil {
+			return err
+		}
+		c.byName[name], c.closers = d, append(c.closers, d.Close)
+	default:
+		d, err := hetznercloud.New(hetznercloud.Options{Token: secrets[0], Endpoint: endpoint, Pace: s.pace, Log: s.log})
+		if err != nil {
+			return err
+		}
+		c.hetzner, c.byName[name], c.closers = d, d.Machines(), append(c.closers, d.Close)
+	}
+	return nil
+}
+
+func (c *clouds) close() {
+	for _, f := range c.closers {
+		f()
+	}
+}
+
+func (c *clouds) provider(name string) (provider.Provider, error) {
+	if p := c.byName[name]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("no driver for provider %q", name)
+}
+
+// dedicated are the providers whose servers are taken over.
+func (c *clouds) dedicated() map[string]provider.Provider {
+	out := maps.Clone(c.byName)
+	delete(out, inventory.ProviderHetznerCloud)
+	return out
+}
+
+// addresses of all servers the providers have for this fleet, by node, IPv4 first.
+func (s *session) addresses(ctx context.Context) (map[string][]netip.Addr, error) {
+	var mu sync.Mutex
+	all := map[string][]netip.Addr{}
+	var g errgroup.Group
+	for _, p := range s.clouds.byName {
+		g.Go(func() error {
+			servers, err := p.Servers(ctx, s.fleet.Name)
+			mu.Lock()
+			defer mu.Unlock()
+			for node, server := range servers {
+				if a := usable(server.Addr4, server.Addr6); len(a) > 0 {
+					all[node] = a
+				}
+			}
+			return err
+		})
+	}
+	return all, g.Wait()
 }
 
 func usable(candidates ...netip.Addr) (valid []netip.Addr) {
@@ -75,7 +177,7 @@ func (s *session) stackOptions() (stack.Options, error) {
 		return stack.Options{}, err
 	}
 	return stack.Options{Dir: s.app.path(".fleet", "stack"), Fleet: s.fleet.Name, Passphrase: passphrase,
-		Driver: s.clouds.hetzner, Log: s.log}, nil
+		Driver: s.clouds.hetzner, Dedicated: s.clouds.dedicated(), Log: s.log}, nil
 }
 
 func (s *session) wantedObjects(scope inventory.Fleet) (stack.Wanted, error) {
@@ -111,11 +213,14 @@ func scope(f inventory.Fleet, named []string, exists map[string][]netip.Addr) in
 // checkProject refuses a token that sees none of the servers this fleet is known to have: it is most likely another
 // project's, and the fleet would be rented anew beside the one that runs.
 func (s *session) checkProject(exists map[string][]netip.Addr) error {
-	if len(exists) > 0 {
-		return nil
-	}
 	var known []string
 	for _, n := range s.fleet.Resolved() {
+		if n.Machine.Dedicated() {
+			continue // named one by one, in whichever account they are
+		}
+		if len(exists[n.Name]) > 0 {
+			return nil
+		}
 		state, err := s.vault.NodeState(n.Name)
 		if err != nil {
 			return err

@@ -27,6 +27,7 @@ type compiler struct {
 	release   spec.Release
 	sources   release.Sources
 	playbooks *playbooks.Set
+	fenced    map[string]bool // nodes in quarantine: no other node's peer
 }
 
 func (s *session) compiler(addresses map[string][]netip.Addr) (*compiler, error) {
@@ -38,12 +39,13 @@ func (s *session) compiler(addresses map[string][]netip.Addr) (*compiler, error)
 	if err != nil {
 		return nil, err
 	}
-	return &compiler{s, addresses, r, sources, set}, nil
+	fenced, err := s.quarantined()
+	return &compiler{s, addresses, r, sources, set, fenced}, err
 }
 
 // Compile is lifecycle.Compiler.
 func (c *compiler) Compile(_ context.Context, node string) (spec.Node, remote.Blobs, error) {
-	n, err := playbooks.Compile(playbooks.Input{Fleet: c.session.fleet, Node: node, Addresses: c.addresses, Release: &c.release,
+	n, err := playbooks.Compile(playbooks.Input{Fleet: without(c.session.fleet, c.fenced, node), Node: node, Addresses: c.addresses, Release: &c.release,
 		Secrets: playbooks.FromVault(c.session.vault), Pace: c.session.pace, Playbooks: c.playbooks})
 	return n, c.sources, err
 }

@@ -75,7 +75,11 @@ func (s *session) doomed(targets []string) ([]lifecycle.Node, error) {
 			continue
 		}
 		pop, _, _ := strings.Cut(name, "-")
-		gone = append(gone, lifecycle.Node{Name: name, PoP: pop, Machine: inventory.Machine{Provider: cmp.Or(state.Provider, "hetznercloud")}})
+		machine := inventory.Machine{Provider: cmp.Or(state.Provider, inventory.ProviderHetznerCloud)}
+		if machine.Dedicated() {
+			machine.Server = state.ServerID
+		}
+		gone = append(gone, lifecycle.Node{Name: name, PoP: pop, Machine: machine})
 	}
 	if len(targets) > 0 && len(inFile) == 0 {
 		return gone, nil
@@ -129,7 +133,10 @@ func (s *session) giveBack(ctx context.Context, wiped []string, wanted int, ever
 			return err
 		}
 		s.app.out.data("%s %s is gone, its keys forgotten\n", s.app.out.paint(green, "✓"), node)
-		s.app.out.event("result", node, map[string]any{"stage": "absent"})
+		for _, step := range result.Remains[node] {
+			s.app.out.data("    left for you: %s\n", step)
+		}
+		s.app.out.event("result", node, map[string]any{"stage": "absent", "left_for_you": result.Remains[node]})
 	}
 	if len(wiped) < wanted {
 		return exit(CodePartial, fmt.Errorf("%d of %d node(s) were kept, see above", wanted-len(wiped), wanted))

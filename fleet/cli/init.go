@@ -43,7 +43,7 @@ func (a *app) runInit(ctx context.Context, name, domain string) error {
 	if err := a.writeNew(".gitignore", []byte("# the journal and Pulumi's state are this machine's; secrets/ is encrypted and safe to commit\n/.fleet/\n/releases/\n")); err != nil {
 		return err
 	}
-	a.out.say("next: edit fleet.yaml, set %s, then `%s`", envToken, a.again("plan"))
+	a.out.say("next: edit fleet.yaml, set %s, then `%s`", accessOf(inventory.ProviderHetznerCloud).secrets[0], a.again("plan"))
 	return nil
 }
 

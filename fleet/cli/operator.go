@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,15 +18,31 @@ import (
 	"popfleet/internal/pace"
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
+	"popfleet/provision/hetznerrobot"
 )
 
 // Environment variables of the operator's side, besides those of internal/dial and internal/pace.
 const (
 	envPassphrase        = "FLEET_PASSPHRASE"
 	envPassphraseCommand = "FLEET_PASSPHRASE_COMMAND"
-	envToken             = "HCLOUD_TOKEN"
-	envEndpoint          = "HCLOUD_ENDPOINT"
 )
+
+// access is where a provider's credentials and endpoint come from when the fleet file does not say.
+type access struct {
+	secrets  []string // environment variables, in the order that token_command prints them, joined by colons
+	endpoint string
+	public   string // the endpoint without both; "" when the driver picks it
+}
+
+func accessOf(provider string) access {
+	switch provider {
+	case inventory.ProviderHetznerRobot:
+		return access{[]string{"HROBOT_USER", "HROBOT_PASSWORD"}, "HROBOT_ENDPOINT", hetznerrobot.DefaultEndpoint}
+	case inventory.ProviderOVH:
+		return access{[]string{"OVH_APPLICATION_KEY", "OVH_APPLICATION_SECRET", "OVH_CONSUMER_KEY"}, "OVH_ENDPOINT", ""}
+	}
+	return access{[]string{"HCLOUD_TOKEN"}, "HCLOUD_ENDPOINT", "https://api.hetzner.cloud/v1"}
+}
 
 // tokenCommandLimit bounds token_command and FLEET_PASSPHRASE_COMMAND: a password manager may ask a person.
 const tokenCommandLimit = time.Minute
@@ -72,22 +89,48 @@ func (a *app) passphrase(ctx context.Context, prompt string) (inventory.Secret, 
 	return inventory.NewSecret(b), nil
 }
 
-// token obtains a provider's API token: never from a file of ours.
-func (a *app) token(ctx context.Context, f *inventory.Fleet, provider string) (inventory.Secret, error) {
+// credentials obtains what a provider's API asks for, in the order of accessOf: never from a file of ours.
+func (a *app) credentials(ctx context.Context, f *inventory.Fleet, provider string) ([]inventory.Secret, error) {
+	from := accessOf(provider)
 	if command := f.Providers[provider].TokenCommand; command != "" {
-		return secretFrom(ctx, "providers."+provider+".token_command", command)
+		name := "providers." + provider + ".token_command"
+		line, err := secretFrom(ctx, name, command)
+		if err != nil {
+			return nil, err
+		}
+		return split(name, line, from.secrets)
 	}
-	if s := a.env.Getenv(envToken); s != "" {
-		return inventory.SecretText(s), nil
+	var out []inventory.Secret
+	for _, name := range from.secrets {
+		if s := a.env.Getenv(name); s != "" {
+			out = append(out, inventory.SecretText(s))
+		}
 	}
-	return inventory.Secret{}, fmt.Errorf("no API token for %s\n  hint: set %s, or providers.%s.token_command in fleet.yaml", provider, envToken, provider)
+	if len(out) == len(from.secrets) {
+		return out, nil
+	}
+	return nil, fmt.Errorf("no API token for %s\n  hint: set %s, or providers.%s.token_command in fleet.yaml", provider, strings.Join(from.secrets, ", "), provider)
 }
 
-func (a *app) endpoint(f *inventory.Fleet, provider string) string {
-	if e := f.Providers[provider].Endpoint; e != "" {
-		return e
+// split takes what a token_command printed apart; the last part may hold colons.
+func split(name string, line inventory.Secret, parts []string) ([]inventory.Secret, error) {
+	fields := bytes.SplitN(line.Reveal(), []byte(":"), len(parts))
+	var out []inventory.Secret
+	for _, field := range fields {
+		if len(field) > 0 {
+			out = append(out, inventory.NewSecret(field))
+		}
 	}
-	return a.env.Getenv(envEndpoint)
+	if len(out) != len(parts) {
+		return nil, fmt.Errorf("%s: printed %d part(s); expected %s on one line", name, len(out), strings.Join(parts, ":"))
+	}
+	return out, nil
+}
+
+// endpoint is where a provider's API is; "" leaves it to the driver.
+func (a *app) endpoint(f *inventory.Fleet, provider string) string {
+	from := accessOf(provider)
+	return cmp.Or(f.Providers[provider].Endpoint, a.env.Getenv(from.endpoint), from.public)
 }
 
 // secretFrom runs a command of the operator's own and takes its first line.

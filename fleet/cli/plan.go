@@ -116,6 +116,25 @@ func (p plan) erases() bool {
 	})
 }
 
+// refuseUnadopted: a dedicated server that we did not install may be somebody's, and its number mistyped.
+func (p plan) refuseUnadopted(adopt []string, again string) error {
+	var list, flags []string
+	for _, n := range p.proposals {
+		m := n.Node.Machine
+		if !m.Dedicated() || n.Seen.Pending || slices.Contains(adopt, n.Node.Name) ||
+			!slices.ContainsFunc(n.Plan, func(o lifecycle.Operation) bool { return o.Op == lifecycle.OpInstall }) {
+			continue
+		}
+		list = append(list, fmt.Sprintf("%s server %s (%s)", m.Provider, m.Server, n.Node.Name))
+		flags = append(flags, "--adopt "+n.Node.Name)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s would be erased, and nothing says that nobody else uses it; nothing was done\n  hint: look at it at the provider, then: %s %s",
+		strings.Join(list, ", "), again, strings.Join(flags, " "))
+}
+
 // err is why some node could not be looked at, or must not be touched.
 func (p plan) err() error {
 	var failed []string

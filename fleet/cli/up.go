@@ -20,17 +20,20 @@ import (
 
 func (a *app) upCommand() *cobra.Command {
 	var yes bool
+	var adopt []string
 	c := &cobra.Command{
 		Use:   "up [POP…]",
 		Short: "Bring PoPs from whatever they are to serving",
-		Long:  "up shows what `fleet plan` shows, asks, and does it. Interrupted anywhere, the same command goes on.",
-		RunE:  func(c *cobra.Command, args []string) error { return a.runUp(c.Context(), args, yes) },
+		Long: "up shows what `fleet plan` shows, asks, and does it. Interrupted anywhere, the same command goes on.\n\n" +
+			"A dedicated server that exists already is erased only when its node is named with --adopt.",
+		RunE: func(c *cobra.Command, args []string) error { return a.runUp(c.Context(), args, adopt, yes) },
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().StringSliceVar(&adopt, "adopt", nil, "take over the dedicated server of this `NODE` and erase its disks; may be repeated")
 	return c
 }
 
-func (a *app) runUp(ctx context.Context, pops []string, yes bool) (err error) {
+func (a *app) runUp(ctx context.Context, pops, adopt []string, yes bool) (err error) {
 	s, err := a.open(ctx, "up", pops, needs{lock: true, providers: true})
 	if err != nil {
 		return err
@@ -43,6 +46,9 @@ func (a *app) runUp(ctx context.Context, pops []string, yes bool) (err error) {
 	p.print(a.out)
 	if p.empty() {
 		return p.err()
+	}
+	if err := p.refuseUnadopted(adopt, a.again("up", pops...)); err != nil {
+		return err
 	}
 	if err := a.confirm(yes, "do this?", "yes"); err != nil {
 		return err

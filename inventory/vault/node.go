@@ -131,6 +131,7 @@ type NodeState struct {
 	SystemHostKey    string   `json:"system_host_key,omitempty"`    // likewise
 	BootID           string   `json:"boot_id,omitempty"`            // last boot seen healthy
 	Sealed           bool     `json:"sealed,omitempty"`             // lasting keys are in place, install slot destroyed
+	Quarantine       *Order   `json:"quarantine,omitempty"`         // a person's word: nothing of ours touches it
 }
 
 // NodeState returns what is known of the node called name; the zero value when nothing is.

@@ -13,6 +13,9 @@ import (
 	"popfleet/provision/remote"
 )
 
+// ErrQuarantined: a person keeps the node apart.
+var ErrQuarantined = errors.New("put into quarantine")
+
 // observe looks at the node. The error is for what prevents looking (provider, vault); what is wrong with the node
 // itself is in the Observation.
 func (n *node) observe(ctx context.Context) (Observation, error) {
@@ -30,6 +33,11 @@ func (n *node) observe(ctx context.Context) (Observation, error) {
 		return o, err
 	}
 	o.Server, o.state = server, aboutServer(remembered, server.ID)
+	if q := o.state.Quarantine; q != nil {
+		o.Stage, o.Why = Quarantined, fmt.Errorf("%w by %s on %s: %s (`fleet quarantine --lift %s` takes it back)",
+			ErrQuarantined, q.By, q.At.UTC().Format("2006-01-02 15:04"), q.Why, n.name)
+		return o, nil
+	}
 	o.Installed = installed(o.state)
 	o.Pending = o.state.InstallRun != "" && !o.Installed
 	switch {

@@ -73,7 +73,10 @@ func (r *dedicatedResource) Read(ctx context.Context, req infer.ReadRequest[Dedi
 		r.rec.fail(in.Key, err)
 		return infer.ReadResponse[DedicatedArgs, DedicatedState]{}, err
 	}
-	if !found || s.ID != req.ID {
+	if found && s.ID != req.ID { // the fleet file names another one now: Diff and Update see to that
+		return infer.ReadResponse[DedicatedArgs, DedicatedState]{ID: req.ID, Inputs: in, State: req.State}, nil
+	}
+	if !found {
 		r.rec.change(Change{Op: "vanished", Kind: "DedicatedServer", Key: in.Key, Node: in.Node})
 		r.rec.gone(in.Node)
 		return infer.ReadResponse[DedicatedArgs, DedicatedState]{}, nil

@@ -100,10 +100,13 @@ func TestDedicatedServersAreTakenOverAndLetGo(t *testing.T) {
 	if healed := up(t, o, w); len(healed.Changes) != 1 || r.reverse["198.19.0.2"] != "fsn-1.demo.test" {
 		t.Errorf("drift of a name: %v, %v", healed.Changes, r.reverse)
 	}
+	old := r.servers["fsn-2"]
+	r.servers["fsn-2"] = provider.Server{ID: "400", Node: "fsn-2", Addr4: netip.MustParseAddr("198.19.0.9")}
 	moved, err := stack.Up(t.Context(), o, want(t, dedicatedFleet("321", "400")), nil)
 	if err != nil || !errors.Is(moved.Errors["fsn-2"], stack.ErrImmutable) || len(moved.Errors) != 1 {
 		t.Errorf("another server for a node: %v, %v", moved.Errors, err)
 	}
+	r.servers["fsn-2"] = old
 	if _, err := stack.Up(t.Context(), o, want(t, dedicatedFleet("321")), nil); !errors.Is(err, stack.ErrDeleteRefused) || len(r.let) != 0 {
 		t.Errorf("taken out of the file: %v, let go %v", err, r.let)
 	}
