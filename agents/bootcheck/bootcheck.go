@@ -153,6 +153,15 @@ func (c Checker) node(ctx context.Context, req spec.BootCheckRequest) (*node, er
 	return n, nil
 }
 
+// Disks are the disks of the node on this machine.
+func (c Checker) Disks() ([]spec.Disk, error) {
+	id, err := c.Host.Identity()
+	if err != nil {
+		return nil, err
+	}
+	return c.disks(id.Run)
+}
+
 // disks are those that carry this installation, whether the running system uses them or not: firmware may start any.
 func (c Checker) disks(run string) ([]spec.Disk, error) {
 	all, err := disk.Host{Root: c.path()}.List()

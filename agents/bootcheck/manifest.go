@@ -24,21 +24,17 @@ const maxManifestFiles = 5000
 // Manifest hashes all that runs before the root is open: the files of /boot, the loaders in front of them on every disk
 // of the node. Times, owners, the state of mirrors and the LUKS header, whose slots are exchanged, are not in it.
 func (c Checker) Manifest(ctx context.Context) (spec.BootManifest, error) {
-	id, err := c.Host.Identity()
-	if err != nil {
-		return spec.BootManifest{}, err
-	}
 	if _, err := c.bootDevice(ctx); err != nil {
-		return spec.BootManifest{}, err
+		return spec.BootManifest{}, fmt.Errorf("boot manifest: %w", err)
 	}
-	disks, err := c.disks(id.Run)
+	disks, err := c.Disks()
 	if err != nil {
 		return spec.BootManifest{}, err
 	}
 	m := &manifest{}
 	errs := []error{m.tree(c.path("/boot"))}
 	for _, d := range disks {
-		if err := m.disk(&node{Checker: c}, d); err != nil {
+		if err := m.disk(c, d); err != nil {
 			errs = append(errs, fmt.Errorf("disk %s: %w", d.Serial, err))
 		}
 	}
@@ -83,13 +79,13 @@ func (m *manifest) tree(dir string) error {
 }
 
 // disk adds the boot code, the whole BIOS boot partition and the files of the ESP.
-func (m *manifest) disk(n *node, d spec.Disk) error {
-	whole, err := n.open(d.Path)
+func (m *manifest) disk(c Checker, d spec.Disk) error {
+	whole, err := c.open(d.Path)
 	if err != nil {
 		return err
 	}
 	defer whole.Close()
-	first, sizeBytes, err := n.partition(d, disk.PartBIOS)
+	first, sizeBytes, err := c.partition(d, disk.PartBIOS)
 	if err != nil {
 		return err
 	}
@@ -100,7 +96,7 @@ func (m *manifest) disk(n *node, d spec.Disk) error {
 	if err := m.add(name+"/bios-boot", io.NewSectionReader(whole, int64(first)*512, sizeBytes)); err != nil {
 		return err
 	}
-	esp, err := n.open(disk.Partition(d.Path, disk.PartESP))
+	esp, err := c.open(disk.Partition(d.Path, disk.PartESP))
 	if err != nil {
 		return err
 	}

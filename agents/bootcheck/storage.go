@@ -114,33 +114,42 @@ func (n *node) staleBoot() (parts []string) {
 }
 
 func biosLoader(_ context.Context, n *node) spec.BootProof {
-	return n.eachDisk("BIOS", func(l bootchain.Loaders, d spec.Disk) error {
-		first, sizeBytes, err := n.partition(d, disk.PartBIOS)
-		if err != nil {
-			return err
-		}
-		f, err := n.open(d.Path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return l.VerifyBIOS(f, first, sizeBytes)
-	})
+	return n.eachDisk("BIOS", n.verifyBIOS)
+}
+
+func (c Checker) verifyBIOS(l bootchain.Loaders, d spec.Disk) error {
+	first, sizeBytes, err := c.partition(d, disk.PartBIOS)
+	if err != nil {
+		return err
+	}
+	f, err := c.open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return l.VerifyBIOS(f, first, sizeBytes)
 }
 
 func uefiLoader(_ context.Context, n *node) spec.BootProof {
-	return n.eachDisk("UEFI", func(l bootchain.Loaders, d spec.Disk) error {
-		f, err := n.open(disk.Partition(d.Path, disk.PartESP))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		have, err := fileOf(f, bootchain.EFIFile)
-		if err == nil && !bytes.Equal(have, l.EFI) {
-			err = fmt.Errorf("%s is not the one of %s", bootchain.EFIFile, bootchain.LoaderDir)
-		}
+	return n.eachDisk("UEFI", n.verifyUEFI)
+}
+
+func (c Checker) verifyUEFI(l bootchain.Loaders, d spec.Disk) error {
+	f, err := c.open(disk.Partition(d.Path, disk.PartESP))
+	if err != nil {
 		return err
-	})
+	}
+	defer f.Close()
+	have, err := fileOf(f, bootchain.EFIFile)
+	if err == nil && !bytes.Equal(have, l.EFI) {
+		err = fmt.Errorf("%s is not the one of %s", bootchain.EFIFile, bootchain.LoaderDir)
+	}
+	return err
+}
+
+// VerifyLoaders returns nil when the disk carries both boot loaders of the image.
+func (c Checker) VerifyLoaders(l bootchain.Loaders, d spec.Disk) error {
+	return errors.Join(c.verifyBIOS(l, d), c.verifyUEFI(l, d))
 }
 
 // fileOf reads one file of a FAT file system. Names are compared as firmware does, whatever their case.
@@ -184,8 +193,8 @@ func (n *node) eachDisk(what string, verify func(bootchain.Loaders, spec.Disk) e
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // partition is where a disk's partition begins, in sectors of 512 bytes, and its size.
-func (n *node) partition(d spec.Disk, number int) (first uint64, sizeBytes int64, err error) {
-	dir := n.path("/sys/block", filepath.Base(d.Path), filepath.Base(disk.Partition(d.Path, number)))
+func (c Checker) partition(d spec.Disk, number int) (first uint64, sizeBytes int64, err error) {
+	dir := c.path("/sys/block", filepath.Base(d.Path), filepath.Base(disk.Partition(d.Path, number)))
 	if first, err = strconv.ParseUint(attr(dir, "start"), 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("partition %d: %w", number, err)
 	}

@@ -1,18 +1,13 @@
 package install
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"popfleet/agents/bootchain"
-	"popfleet/agents/disk"
 	"popfleet/agents/hostkey"
 	"popfleet/playbooks/spec"
 )
@@ -48,7 +43,7 @@ func (j *job) boot(context.Context) error {
 		return err
 	}
 	for _, t := range j.targets {
-		if err := j.bootDisk(loaders, t.Disk); err != nil {
+		if err := loaders.Install(t.Disk, filepath.Join(filepath.Dir(j.root), "esp")); err != nil {
 			return fmt.Errorf("boot loader of disk %s: %w", t.Serial, err)
 		}
 	}
@@ -57,46 +52,6 @@ func (j *job) boot(context.Context) error {
 		InitramfsHostKey: initramfs.Authorized(), SystemHostKey: system.Authorized(),
 	}
 	return bootchain.Check(j.root)
-}
-
-func (j *job) bootDisk(l bootchain.Loaders, d spec.Disk) error {
-	sys := filepath.Join("/sys/block", filepath.Base(d.Path), filepath.Base(disk.Partition(d.Path, disk.PartBIOS)))
-	first, err := number(filepath.Join(sys, "start"))
-	if err != nil {
-		return err
-	}
-	sectors, err := number(filepath.Join(sys, "size"))
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(l.WriteBIOS(f, uint64(first), sectors*512), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return j.esp(l, disk.Partition(d.Path, disk.PartESP))
-}
-
-func (j *job) esp(l bootchain.Loaders, dev string) error {
-	at := filepath.Join(filepath.Dir(j.root), "esp")
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount(dev, at, "vfat", unix.MS_NOATIME, ""); err != nil && !errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("mount %s: %w", dev, err)
-	}
-	return errors.Join(l.WriteEFI(at), unix.Unmount(at, 0))
-}
-
-func number(path string) (int64, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
 }
 
 // finish closes everything, so that the keys leave this machine's kernel and the disks are whole.

@@ -10,6 +10,7 @@ import (
 
 	"popfleet/agents/apply"
 	"popfleet/agents/bootchain"
+	"popfleet/agents/bootkeep"
 	"popfleet/agents/command"
 	"popfleet/agents/exchange"
 	"popfleet/agents/facts"
@@ -22,16 +23,22 @@ import (
 func Handlers(log *slog.Logger) map[string]exchange.Handler {
 	host := facts.Host{}
 	sealer := seal.Handler{Host: host, Run: command.System{}, Log: log}
+	keeper := bootkeep.New(log)
+	boot := reboot{host, keeper.Check, bootchain.RebootSoon}
 	all := map[string]exchange.Handler{
 		spec.OpFacts: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
 			return host.Gather(ctx)
 		},
-		spec.OpInstall: install.Handler{Host: host}.Serve,
-		spec.OpSeal:    sealer.Seal,
-		spec.OpRotate:  sealer.Rotate,
-		spec.OpWipe:    sealer.Wipe,
-		spec.OpShare:   passOn(log),
-		spec.OpReboot:  reboot{host, sealer.Slots, command.System{}, bootchain.RebootSoon}.serve,
+		spec.OpInstall:   install.Handler{Host: host}.Serve,
+		spec.OpSeal:      sealer.Seal,
+		spec.OpRotate:    sealer.Rotate,
+		spec.OpWipe:      sealer.Wipe,
+		spec.OpShare:     passOn(log),
+		spec.OpReboot:    boot.serve,
+		spec.OpBootCheck: boot.bootCheck,
+		spec.OpBootManifest: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
+			return keeper.Checker.Manifest(ctx)
+		},
 	}
 	maps.Copy(all, apply.Handlers(apply.Default(log)))
 	return all

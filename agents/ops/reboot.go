@@ -4,9 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
-	"popfleet/agents/bootchain"
-	"popfleet/agents/command"
 	"popfleet/agents/exchange"
 	"popfleet/agents/facts"
 	"popfleet/playbooks/spec"
@@ -15,16 +14,19 @@ import (
 // reboot refuses to reboot a machine into something that would not come back.
 type reboot struct {
 	host  facts.Host
-	slots func(context.Context) (int, error) // active key slots of the root's device
-	run   command.Runner
+	check func(context.Context, spec.BootCheckRequest) (spec.BootCheck, error)
 	act   func() error
 }
 
 func (r reboot) serve(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
 	if rescue, _ := r.host.Rescue(); !rescue {
-		if err := r.wouldComeBack(ctx); err != nil {
+		result, err := r.check(ctx, spec.BootCheckRequest{})
+		if err == nil && !result.OK() {
+			err = NotBootable(result)
+		}
+		if err != nil {
 			return nil, &spec.Error{Code: CodeNotBootable, Message: fmt.Sprintf("not rebooted: this node would not come back: %v", err),
-				Hint: "run `fleet up` to install it anew, or repair /boot by hand"}
+				Hint: "`fleet check reboot` says what to do; `fleet up` installs it anew"}
 		}
 	}
 	return nil, r.act()
@@ -33,16 +35,22 @@ func (r reboot) serve(ctx context.Context, _ json.RawMessage, _ exchange.Session
 // CodeNotBootable is the error code of a reboot that was refused.
 const CodeNotBootable = "not_bootable"
 
-func (r reboot) wouldComeBack(ctx context.Context) error {
-	if _, err := r.run.Run(ctx, command.Cmd{Argv: bootchain.MountBoot()}); err != nil {
-		return err
+// NotBootable is a check that did not pass, as an error: every finding by its name.
+func NotBootable(b spec.BootCheck) error {
+	var text []string
+	for _, f := range b.Failed() {
+		text = append(text, f.Name+": "+f.Why)
 	}
-	if err := bootchain.Check("/" + r.host.Root); err != nil {
-		return err
+	return fmt.Errorf("%s", strings.Join(text, "; "))
+}
+
+// bootCheck serves [spec.OpBootCheck].
+func (r reboot) bootCheck(ctx context.Context, specJSON json.RawMessage, _ exchange.Session) (any, error) {
+	var req spec.BootCheckRequest
+	if len(specJSON) > 0 {
+		if err := exchange.Decode(specJSON, &req); err != nil {
+			return nil, err
+		}
 	}
-	n, err := r.slots(ctx)
-	if err == nil && n == 0 {
-		err = fmt.Errorf("the disk has no key slot left")
-	}
-	return err
+	return r.check(ctx, req)
 }

@@ -21,6 +21,9 @@ const usage = `usage: fleet-agent COMMAND
   exchange        serve one operator connection on stdin and stdout
   install-worker  used by exchange
   run             report to the controllers, until a signal (--config FILE, --check)
+  check-reboot    would this node come back from a reboot? (--json)
+  keep-boot       make the per-node parts of the boot anew where they are not right, then check (--hook)
+  reboot          check, then reboot
   probe           tell once what the disks say of their health
   version
 `
@@ -46,6 +49,12 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		err = report(ctx, args[1:], log)
+	case "check-reboot":
+		err = checkReboot(context.Background(), args[1:], out, log)
+	case "keep-boot":
+		err = keepBoot(context.Background(), args[1:], out, log)
+	case "reboot":
+		err = rebootNow(context.Background(), out, log)
 	case "probe":
 		err = probeDisks(args[1:], in, out)
 	case "version", "--version":
