@@ -41,7 +41,7 @@ type window struct {
 func newGuard(opt Options) *guard {
 	g := &guard{user: opt.User, password: opt.Password, limits: Limits(), block: opt.LockOut,
 		failed: map[string][]time.Time{}, blocked: map[string]time.Time{}, windows: map[string]*window{}}
-	for class, n := range opt.Rates {
+	for class, n := range opt.RatePerHour {
 		g.limits[class] = n
 	}
 	if g.block == 0 {

@@ -40,7 +40,7 @@ func TestPasswordComesFirst(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	f := start(t, nil, func(o *robot.Options) { o.Rates = map[string]int{"reset_post": 2} })
+	f := start(t, nil, func(o *robot.Options) { o.RatePerHour = map[string]int{"reset_post": 2} })
 	for range 2 {
 		f.ok("POST", "/reset/322", params{"type": "hw"})
 	}

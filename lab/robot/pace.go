@@ -8,15 +8,17 @@ import (
 
 // What takes time.
 const (
-	postTime      = "post"           // from power-on until the firmware asks the network what to boot
-	rescueTime    = "rescue"         // from there until a booting rescue system has told its host keys
-	keyLateTime   = "host-key-late"  // how late those are where a fault says so and no time
-	marketTime    = "deliver-market" // from an order to the server's power-on
-	standardTime  = "deliver-server"
-	manualTime    = "deliver-manual" // an order with a comment waits for a person
-	lockOutTime   = "lock-out"
-	shortestFault = 250 * time.Millisecond
+	postTime     = "post"           // from power-on until the firmware asks the network what to boot
+	rescueTime   = "rescue"         // from there until a booting rescue system has told its host keys
+	keyLateTime  = "host-key-late"  // how late those are where a fault says so and no time
+	marketTime   = "deliver-market" // from an order to the server's power-on
+	standardTime = "deliver-server"
+	manualTime   = "deliver-manual" // an order with a comment waits for a person
+	lockOutTime  = "lock-out"
 )
+
+// shortestFault is how late a fault makes something at least, at whatever pace.
+const shortestFault = 250 * time.Millisecond
 
 // Realistic is how long things take at the provider: host keys of a rescue system appear 78 to 82 seconds after a reset,
 // a server from the market is delivered in about a minute.

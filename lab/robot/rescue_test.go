@@ -175,4 +175,10 @@ func TestForeignActivity(t *testing.T) {
 	f.faults.MustAdd(faults.Fault{Kind: faults.ForeignActivity, Machine: "322", Step: "boot", Times: 1})
 	f.ok("GET", "/boot/322", nil)
 	f.eventually("somebody else's boot", func() bool { _, _, ok := f.last("322"); return ok })
+	before, _, _ := f.last("322")
+	must(t, f.robot.Foreign(322, "boot"))
+	f.eventually("another", func() bool { at, _, _ := f.last("322"); return at != before })
+	if f.robot.Foreign(7, "") == nil {
+		t.Error("somebody acts on a server that is not there")
+	}
 }

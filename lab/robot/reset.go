@@ -103,7 +103,6 @@ func (r *Robot) beginReset(q *request, kind string) (*server, error) {
 	case s.Manual:
 		return nil, fail(http.StatusConflict, "RESET_MANUAL_ACTIVE", "There is already a running manual reset")
 	}
-	s.Restart = kind == "sw"
 	s.Manual = kind == "man"
 	r.save()
 	return s, nil
@@ -125,11 +124,12 @@ func (r *Robot) push(s *server, kind string) error {
 	on, button := m.Running(), slices.Contains(s.hw.Resets, "power")
 	switch {
 	case kind == "sw" && on, kind == "power" && on:
+		r.change(func() { s.Restart = kind == "sw" })
 		return m.Shutdown(ctx) // Ctrl-Alt-Del and the power button: the system may ignore them
 	case kind == "sw", kind == "hw" && !on && button:
 		return nil // nothing runs that would listen, and the reset button of a machine that is off does nothing
 	}
-	r.change(func() { r.overtake(s) })
+	r.change(func() { s.Restart = false; r.overtake(s) })
 	switch {
 	case kind == "power_long":
 		return m.PowerOff(ctx)

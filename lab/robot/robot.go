@@ -43,8 +43,8 @@ type Options struct {
 	// LockOut is how long a source stays blocked after three wrong passwords; 0 is the provider's 10 minutes, divided by
 	// Speed where there is one.
 	LockOut time.Duration
-	// Rates overrides the request limits of single classes: see Limits for their names.
-	Rates map[string]int
+	// RatePerHour overrides the request limits of single classes: see Limits for their names.
+	RatePerHour map[string]int
 	// OrderingOff answers every order call with 401, as for an account that did not activate ordering.
 	OrderingOff bool
 	Log         *slog.Logger

@@ -1,8 +1,10 @@
 package robot
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"popfleet/lab/faults"
@@ -102,7 +104,25 @@ func (r *Robot) interfere(q *request) {
 	}
 }
 
-// foreign is what a person with the same account may do: enable a rescue system (the default), vkvm, or reset and boot.
+// FaultKinds are the kinds of lab/faults that this simulator acts on, besides those of connections and of what runs on a
+// machine. For generators of fault matrices.
+func FaultKinds() []faults.Kind {
+	return append(slices.Clone(apiKinds), faults.RescueIgnored, faults.ResetIgnored, faults.BootHangs, faults.RescueNever, faults.RescueSlow,
+		faults.DisksSwapped, faults.DiskMissing, faults.HostKeyLate, faults.ResetTypeAbsent, faults.ForeignActivity, faults.Invisible)
+}
+
+// Foreign does to a server what somebody else with the account may do: enable the rescue system (step rescue or ""), vkvm
+// (vkvm), reset it (reset), or boot it into a rescue system of theirs (boot).
+func (r *Robot) Foreign(number int, step string) error {
+	r.mu.Lock()
+	s := r.state.Servers[number]
+	r.mu.Unlock()
+	if s == nil {
+		return fmt.Errorf("server %d: not in this account", number)
+	}
+	return r.foreign(s, step)
+}
+
 func (r *Robot) foreign(s *server, step string) error {
 	os := "linux"
 	switch step {
