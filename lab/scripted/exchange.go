@@ -85,6 +85,7 @@ type exchange struct {
 }
 
 func (x *exchange) serve() {
+	defer x.unshare()
 	for {
 		line, err := x.line()
 		if err != nil {
@@ -179,6 +180,8 @@ func (x *exchange) do(r request) (any, error) {
 		return nil, nil
 	case "wipe":
 		return with(r, x.wipe)
+	case "share":
+		return with(r, x.share)
 	}
 	return nil, &remoteError{"bad_spec", fmt.Sprintf("op %q is not known", r.Op), ""}
 }
@@ -200,38 +203,6 @@ func (x *exchange) step(name string) bool {
 	}
 	x.emit(event{Kind: "step", Step: name, Status: "done"})
 	return true
-}
-
-// fetch asks the operator for blobs and reads them.
-func (x *exchange) fetch(blobs []blob) error {
-	x.emit(event{Kind: "need", Blobs: blobs})
-	for _, b := range blobs {
-		line, err := x.line()
-		if err != nil {
-			return fmt.Errorf("blob header: %w", err)
-		}
-		var h blobHeader
-		if err := json.Unmarshal(line, &h); err != nil || h.Blob != b.SHA256 || h.SizeBytes != b.SizeBytes {
-			return &remoteError{"bad_spec", fmt.Sprintf("blob header %.120q does not answer the need for %s (%d bytes)", line, b.SHA256, b.SizeBytes), ""}
-		}
-		if err := x.receive(b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (x *exchange) receive(b blob) error {
-	h := sha256.New()
-	n, err := io.CopyN(h, x.in, b.SizeBytes)
-	if err != nil {
-		return fmt.Errorf("blob %s: %d of %d bytes: %w", b.SHA256, n, b.SizeBytes, err)
-	}
-	x.emit(event{Kind: "progress", Step: "blobs", Done: n, Total: b.SizeBytes})
-	if got := hex.EncodeToString(h.Sum(nil)); got != b.SHA256 {
-		return &remoteError{"digest_mismatch", fmt.Sprintf("blob %s arrived as %s", b.SHA256, got), ""}
-	}
-	return nil
 }
 
 func (m *Machine) facts(bt *boot, link string) facts {

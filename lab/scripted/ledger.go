@@ -23,6 +23,8 @@ type Ledger struct {
 	sealed   int               // seals that ran
 	slots    []string          // last wipe of key slots: serials
 	agents   map[string]int    // uploads of the agent, by digest
+	passed   map[string]int    // blobs passed on to other machines, by digest
+	direct   map[string]int    // blobs that came from the operator, by digest
 	dials    map[string]int    // SSH handshakes completed, by link
 	heard    map[string][]byte // what arrived, by link: rescue, dropbear, system, factory
 }

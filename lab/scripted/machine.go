@@ -46,6 +46,7 @@ type Machine struct {
 	plain   bool  // no door before cryptroot-unlock
 	boot    *boot // nil when off
 	ports   map[uint16]func(net.Conn)
+	kept    keptContent
 }
 
 // boot is one run from power-on to power-off. What lives in memory lives here.
@@ -61,6 +62,7 @@ type boot struct {
 	door     door
 	install  *installRun
 	conns    map[net.Conn]bool
+	sharing  *sharing // guarded by the machine's mu: passes content on
 }
 
 func newMachine(b *Backend, c machine.Config) *Machine {
@@ -271,6 +273,8 @@ func (m *Machine) listener(bt *boot, port uint16) func(net.Conn) {
 		return func(c net.Conn) { m.serveRescue(bt, c) }
 	case port == 22 && bt.stage == factory:
 		return func(c net.Conn) { m.serveFactory(bt, c) }
+	case bt.sharing != nil && int(port) == bt.sharing.port && (bt.stage == rescue || bt.stage == system):
+		return bt.sharing.serve
 	case port == 2222 && bt.stage == locked:
 		return func(c net.Conn) { m.serveDropbear(bt, c) }
 	case port == 22 && bt.stage == system:

@@ -145,7 +145,7 @@ func (x *exchange) fetchRelease(n nodeSpec, d *content) error {
 	for _, f := range n.Release.Files {
 		known := slices.ContainsFunc(need, func(b blob) bool { return b.SHA256 == f.SHA256 })
 		if !d.Blobs[f.SHA256] && !known {
-			need = append(need, blob{f.SHA256, f.SizeBytes})
+			need = append(need, blob{SHA256: f.SHA256, SizeBytes: f.SizeBytes})
 		}
 	}
 	if len(need) == 0 {

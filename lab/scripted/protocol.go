@@ -17,6 +17,8 @@ type request struct {
 type blobHeader struct {
 	Blob      string `json:"blob"`
 	SizeBytes int64  `json:"size_bytes"`
+	Encoding  string `json:"encoding"`
+	Peer      *peer  `json:"peer"`
 }
 
 type event struct {
@@ -30,6 +32,7 @@ type event struct {
 	Done   int64        `json:"done,omitempty"`
 	Total  int64        `json:"total,omitempty"`
 	Blobs  []blob       `json:"blobs,omitempty"`
+	Accept []string     `json:"accept,omitempty"`
 	Data   any          `json:"data,omitempty"`
 	Error  *remoteError `json:"error,omitempty"`
 }
@@ -45,6 +48,28 @@ func (e *remoteError) Error() string { return e.Code + ": " + e.Message }
 type blob struct {
 	SHA256    string `json:"sha256"`
 	SizeBytes int64  `json:"size_bytes"`
+	Direct    bool   `json:"direct,omitempty"`
+}
+
+type peer struct {
+	Node        string `json:"node"`
+	Addr        string `json:"addr"`
+	Certificate string `json:"certificate"`
+	Receiver    string `json:"receiver"`
+	Token       string `json:"token"`
+	StallSec    int    `json:"stall_sec"`
+}
+
+type shareSpec struct {
+	Version int    `json:"version"`
+	Port    int    `json:"port"`
+	Secret  []byte `json:"secret"`
+	Seconds int    `json:"seconds"`
+}
+
+type shared struct {
+	Port        int    `json:"port"`
+	Certificate string `json:"certificate"`
 }
 
 type network struct {

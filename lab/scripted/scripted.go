@@ -44,6 +44,7 @@ type Backend struct {
 	mu       sync.Mutex
 	machines map[string]*Machine // guarded by mu; deleted ones stay, for their ledgers
 	order    []string            // guarded by mu
+	content  map[string][]byte   // guarded by mu: what machines keep, once each
 }
 
 // New returns an empty backend. Close ends it.
