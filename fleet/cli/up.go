@@ -123,6 +123,9 @@ func (s *session) upObjects(ctx context.Context, scope inventory.Fleet, show *pr
 	}
 	began := time.Now()
 	result, err := stack.Up(ctx, options, wanted, show.object)
+	for _, node := range slices.Sorted(maps.Keys(result.Unnamed)) {
+		s.app.out.say("%s %s has no reverse DNS name yet: %v; the next `fleet up` tries again", s.app.out.paint(yellow, "!"), node, result.Unnamed[node])
+	}
 	show.object(stack.Event{Key: "all", Phase: "done", Waiting: fmt.Sprintf("%d object(s) in %s", len(result.Changes), time.Since(began).Round(time.Second))})
 	return result, err
 }

@@ -19,6 +19,7 @@ import (
 type racks struct {
 	provider.Provider
 	mu      sync.Mutex
+	mute    bool // refuses reverse names
 	servers map[string]provider.Server // by node
 	taken   []string
 	let     []string
@@ -56,6 +57,9 @@ func (r *racks) Release(_ context.Context, id string) ([]string, error) {
 func (r *racks) SetReverse(_ context.Context, _ string, addr netip.Addr, name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.mute {
+		return errors.New("the name does not resolve")
+	}
 	r.reverse[addr.String()] = name
 	return nil
 }
@@ -89,6 +93,12 @@ func TestDedicatedServersAreTakenOverAndLetGo(t *testing.T) {
 	if err != nil || len(changes) != 6 || changes[0].Op != "take over" || len(r.taken) != 0 {
 		t.Fatalf("preview: %v, %v, taken %v", changes, err, r.taken)
 	}
+	r.mute = true
+	unnamed, err := stack.Up(t.Context(), o, w, nil)
+	if err != nil || unnamed.Err() != nil || len(unnamed.Unnamed) != 2 || len(unnamed.Servers) != 2 {
+		t.Fatalf("without reverse names: %v %v, unnamed %v, servers %v", err, unnamed.Err(), unnamed.Unnamed, unnamed.Servers)
+	}
+	r.mute = false
 	res := up(t, o, w)
 	if res.Servers["fsn-2"].ID != "322" || r.reverse["198.19.0.2"] != "fsn-1.demo.test" {
 		t.Fatalf("servers %v, reverse %v", res.Servers, r.reverse)

@@ -88,9 +88,13 @@ func (r *recorder) result(w Wanted) Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	res := Result{Servers: maps.Clone(r.servers), Errors: map[string]error{}, Changes: slices.Clone(r.changes),
-		Remains: maps.Clone(r.left)}
+		Remains: maps.Clone(r.left), Unnamed: map[string]error{}}
 	for _, key := range sortedKeys(r.errors) {
 		node := nodeOf(key)
+		if strings.HasPrefix(key, "reverse") {
+			res.Unnamed[node] = r.errors[key]
+			continue
+		}
 		if res.Errors[node] == nil {
 			res.Errors[node] = r.errors[key]
 		}

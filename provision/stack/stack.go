@@ -91,6 +91,9 @@ type Result struct {
 	Errors  map[string]error        // by node; "" holds what concerns no single node
 	Changes Changes                 // what was done
 	Remains map[string][]string     // by node: what is left for a person to do at the provider
+	// Unnamed, by node: its reverse DNS name could not be set. It serves without, and the next run tries again: some
+	// providers take a name only once it resolves, which it does when the fleet's own DNS answers.
+	Unnamed map[string]error
 }
 
 // Err joins everything that failed, or is nil.
