@@ -2,31 +2,23 @@ package ovh
 
 import (
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // the provider's signature is defined on it
-	"crypto/subtle"
-	"encoding/hex"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"popfleet/lab/faults"
+	"popfleet/lab/ovh/api"
 )
 
 // timeWindow is how far a request's timestamp may be from the provider's clock.
 const timeWindow = 30 * time.Second
 
-// Rule is what a consumer key may call. A star in Path stands for anything.
-type Rule struct {
-	Method string `json:"method"`
-	Path   string `json:"path"`
-}
-
 // credential is a consumer key that was asked for by POST /auth/credential.
 type credential struct {
-	Key       string `json:"key"`
-	Rules     []Rule `json:"rules"`
-	Validated bool   `json:"validated"`
+	Key       string     `json:"key"`
+	Rules     []api.Rule `json:"rules"`
+	Validated bool       `json:"validated"`
 }
 
 // authenticate holds the request's headers against the keys and the signature. Calls that are open to everybody pass
@@ -37,10 +29,10 @@ func (o *OVH) authenticate(r *request) error {
 		if r.call.open {
 			return nil
 		}
-		return notLoggedIn()
+		return api.NotLoggedIn()
 	}
-	if !same(h.Get("X-Ovh-Application"), o.opt.ApplicationKey) {
-		return invalidKey()
+	if !api.Same(h.Get("X-Ovh-Application"), o.opt.ApplicationKey) {
+		return api.InvalidKey()
 	}
 	rules, err := o.consumer(h.Get("X-Ovh-Consumer"))
 	if err != nil {
@@ -48,44 +40,38 @@ func (o *OVH) authenticate(r *request) error {
 	}
 	at, err := strconv.ParseInt(h.Get("X-Ovh-Timestamp"), 10, 64)
 	if err != nil {
-		return invalidSignature()
+		return api.InvalidSignature()
 	}
 	if age := r.now.Sub(time.Unix(at, 0)); age > timeWindow || age < -timeWindow {
-		return outOfTime()
+		return api.OutOfTime()
 	}
-	want := sign(o.opt.ApplicationSecret, h.Get("X-Ovh-Consumer"), r.Method, o.urlOf(r.Request), r.body, at)
-	if !same(h.Get("X-Ovh-Signature"), want) {
-		return invalidSignature()
+	want := api.Sign(o.opt.ApplicationSecret, h.Get("X-Ovh-Consumer"), r.Method, o.urlOf(r.Request.Request), r.Raw, at)
+	if !api.Same(h.Get("X-Ovh-Signature"), want) {
+		return api.InvalidSignature()
 	}
-	if rules != nil && !r.call.open && !granted(rules, r.Method, r.below) {
-		return notGranted()
+	if rules != nil && !r.call.open && !api.Granted(rules, r.Method, r.below) {
+		return api.NotGranted()
 	}
 	return nil
 }
 
 // consumer finds what a consumer key may do; nil rules are everything.
-func (o *OVH) consumer(key string) ([]Rule, error) {
-	if same(key, o.opt.ConsumerKey) {
+func (o *OVH) consumer(key string) ([]api.Rule, error) {
+	if api.Same(key, o.opt.ConsumerKey) {
 		return o.opt.Rules, nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, c := range o.state.Credentials {
-		if !same(key, c.Key) {
+		if !api.Same(key, c.Key) {
 			continue
 		}
 		if !c.Validated {
-			return nil, invalidCredential()
+			return nil, api.InvalidCredential()
 		}
 		return c.Rules, nil
 	}
-	return nil, unknownCredential()
-}
-
-// sign is the provider's signature: "$1$" and the SHA-1 of everything that must not be changed on the way.
-func sign(secret, consumer, method, url string, body []byte, at int64) string {
-	sum := sha1.Sum([]byte(strings.Join([]string{secret, consumer, method, url, string(body), strconv.FormatInt(at, 10)}, "+")))
-	return "$1$" + hex.EncodeToString(sum[:])
+	return nil, api.UnknownCredential()
 }
 
 // urlOf is the full URL as the client wrote it: path and query byte by byte as they came over the wire.
@@ -106,37 +92,6 @@ func (o *OVH) urlOf(r *http.Request) string {
 	return scheme + r.Host + uri
 }
 
-func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
-
-func granted(rules []Rule, method, path string) bool {
-	for _, r := range rules {
-		if strings.EqualFold(r.Method, method) && matches(r.Path, path) {
-			return true
-		}
-	}
-	return false
-}
-
-// matches compares a path with a pattern whose stars stand for anything.
-func matches(pattern, path string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == path
-	}
-	rest, ok := strings.CutPrefix(path, parts[0])
-	if !ok {
-		return false
-	}
-	for _, p := range parts[1 : len(parts)-1] {
-		i := strings.Index(rest, p)
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+len(p):]
-	}
-	return strings.HasSuffix(rest, parts[len(parts)-1])
-}
-
 // astray applies the faults that are about time and keys, which strike before a request is looked at.
 func (o *OVH) astray(r *request) error {
 	f, ok := o.opt.Faults.Take(o.occasion(r), faults.ClockSkew, faults.CredentialExpired)
@@ -155,7 +110,7 @@ func (o *OVH) astray(r *request) error {
 	if r.Header.Get("X-Ovh-Consumer") == "" {
 		return nil
 	}
-	return invalidCredential()
+	return api.InvalidCredential()
 }
 
 func (o *OVH) authTime(r *request) (any, error) { return r.now.Unix(), nil }
@@ -163,18 +118,18 @@ func (o *OVH) authTime(r *request) (any, error) { return r.now.Unix(), nil }
 // askCredential makes a consumer key that is worth nothing until a person has opened the validation URL.
 func (o *OVH) askCredential(r *request) (any, error) {
 	var in struct {
-		AccessRules []Rule   `json:"accessRules"`
-		Redirection *string  `json:"redirection"`
-		AllowedIPs  []string `json:"allowedIPs"`
+		AccessRules []api.Rule `json:"accessRules"`
+		Redirection *string    `json:"redirection"`
+		AllowedIPs  []string   `json:"allowedIPs"`
 	}
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
-	if !same(r.Header.Get("X-Ovh-Application"), o.opt.ApplicationKey) {
-		return nil, invalidKey()
+	if !api.Same(r.Header.Get("X-Ovh-Application"), o.opt.ApplicationKey) {
+		return nil, api.InvalidKey()
 	}
 	if len(in.AccessRules) == 0 {
-		return nil, bad("Missing accessRules")
+		return nil, api.Bad("Missing accessRules")
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"popfleet/lab/ovh/api"
 )
 
 // netboot is one thing a server can be told to start from.
@@ -74,18 +76,18 @@ func (o *OVH) booting(s *server) netboot {
 }
 
 // offList is the answer to a boot id of another region.
-func (o *OVH) offList(id int64) *apiError {
+func (o *OVH) offList(id int64) *api.Error {
 	var ids []string
 	for _, b := range o.boots() {
 		ids = append(ids, fmt.Sprint(b.ID))
 	}
-	return notFound("Netboot id %d is not valid, must be on list : %s", id, strings.Join(ids, ", "))
+	return api.NotFound("Netboot id %d is not valid, must be on list : %s", id, strings.Join(ids, ", "))
 }
 
 func (o *OVH) listBoots(r *request, _ *server) (any, error) {
-	kind := r.query.Get("bootType")
+	kind := r.Query.Get("bootType")
 	if kind != "" && !slices.Contains([]string{"harddisk", "internal", "network", "power", "rescue"}, kind) {
-		return nil, bad("[query.bootType] Given data (%s) does not belong to the BootTypeEnum enumeration", kind)
+		return nil, api.Bad("[query.bootType] Given data (%s) does not belong to the BootTypeEnum enumeration", kind)
 	}
 	out := []int64{}
 	for _, b := range o.boots() {
@@ -97,9 +99,9 @@ func (o *OVH) listBoots(r *request, _ *server) (any, error) {
 }
 
 func (o *OVH) getBoot(r *request, _ *server) (any, error) {
-	b, ok := o.boot(r.id("bootId"))
+	b, ok := o.boot(r.ID("bootId"))
 	if !ok {
-		return nil, noObject("bootId", r.args["bootId"])
+		return nil, api.NoObject("bootId", r.Args["bootId"])
 	}
 	return b, nil
 }

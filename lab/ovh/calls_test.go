@@ -13,6 +13,7 @@ import (
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
 	"popfleet/lab/ovh"
+	"popfleet/lab/ovh/api"
 	"popfleet/lab/scripted"
 )
 
@@ -84,7 +85,7 @@ func (w *world) providerClock() time.Time {
 }
 
 func TestConsumerKeys(t *testing.T) {
-	w := start(t, func(o *ovh.Options) { o.Rules = []ovh.Rule{{Method: "GET", Path: "/dedicated/server/*"}} })
+	w := start(t, func(o *ovh.Options) { o.Rules = []api.Rule{{Method: "GET", Path: "/dedicated/server/*"}} })
 	w.get()
 	w.refused("POST", server+"/reboot", nil, 403, "NOT_GRANTED_CALL")
 	w.refused("GET", "/me", nil, 403, "This call has not been granted")

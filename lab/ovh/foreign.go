@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"popfleet/lab/faults"
+	"popfleet/lab/ovh/api"
 )
 
 // intervention is a visit of the provider's staff to a server.
@@ -103,9 +104,9 @@ func (o *OVH) listInterventions(_ *request, s *server) (any, error) {
 }
 
 func (o *OVH) getIntervention(r *request, s *server) (any, error) {
-	i := o.state.Interventions[r.id("interventionId")]
+	i := o.state.Interventions[r.ID("interventionId")]
 	if i == nil || i.Service != s.Service {
-		return nil, noObject("interventionId", r.args["interventionId"])
+		return nil, api.NoObject("interventionId", r.Args["interventionId"])
 	}
 	return map[string]any{"interventionId": i.ID, "date": seconds(i.At), "type": i.Type}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/api"
 )
 
 // reinstallable is a machine that its provider can put a new system on. The lab's own kinds are not: their first system
@@ -57,21 +58,21 @@ type reinstallOrder struct {
 
 func (o *OVH) reinstall(r *request, s *server) (any, error) {
 	var in reinstallOrder
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(templates(), in.OperatingSystem) {
-		return nil, bad("[body.operatingSystem] %q is not compatible with this server", in.OperatingSystem)
+		return nil, api.Bad("[body.operatingSystem] %q is not compatible with this server", in.OperatingSystem)
 	}
 	if o.running(s, Reinstall) != nil {
-		return nil, conflict("A reinstallation is already running on this server")
+		return nil, api.Conflict("A reinstallation is already running on this server")
 	}
 	key := ""
 	if in.Customizations != nil {
 		key = in.Customizations.SSHKey
 	}
 	if key != "" && publicKey(key) != nil {
-		return nil, bad("[body.customizations.sshKey] invalid SSH public key")
+		return nil, api.Bad("[body.customizations.sshKey] invalid SSH public key")
 	}
 	t := o.begin(s, Reinstall, "Start dedicated server installation", r.fault)
 	t.Template, t.SSHKey = in.OperatingSystem, key
@@ -100,7 +101,7 @@ func (o *OVH) settle(s *server, t *task) {
 func (o *OVH) installStatus(_ *request, s *server) (any, error) {
 	t := o.running(s, Reinstall)
 	if t == nil {
-		return nil, notFound("Server is not being installed or reinstalled at the moment")
+		return nil, api.NotFound("Server is not being installed or reinstalled at the moment")
 	}
 	elapsed := o.clock().Sub(t.Start)
 	steps := installSteps()

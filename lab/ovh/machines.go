@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/shop"
 )
 
 // open takes the servers of the options into the books and makes or finds all machines.
@@ -32,7 +34,7 @@ func (o *OVH) open(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.resume()
-	o.resumeOrders()
+	o.state.Shop.Resume()
 	o.spawn(o.watch)
 	return nil
 }
@@ -201,6 +203,43 @@ type Delivery struct {
 	N          int    `json:"n"` // of the account's deliveries, from 1
 	Plan       string `json:"plan"`
 	Datacenter string `json:"datacenter"` // as ordered: gra, rbx
+	Line       int64  `json:"line"`       // of which order's detail
+}
+
+// handOver enters an ordered server in the books, once, and builds its machine.
+func (o *OVH) handOver(ctx context.Context, sold shop.Sold) (string, error) {
+	var s *server
+	o.change(func() { s = o.entered(sold) })
+	return s.Service, o.build(ctx, s)
+}
+
+// entered finds or enters the server of an order; o.mu is held.
+func (o *OVH) entered(sold shop.Sold) *server {
+	n := 1
+	for _, s := range o.state.Servers {
+		if s.Order == nil {
+			continue
+		}
+		if s.Order.Line == sold.Line {
+			return s
+		}
+		n = max(n, s.Order.N+1)
+	}
+	d := Delivery{N: n, Plan: sold.Plan, Datacenter: sold.Datacenter, Line: sold.Line}
+	s := o.enter(o.opt.Deliver(d))
+	s.Order = &d
+	return s
+}
+
+// shopping is what the shop needs of the account.
+func (o *OVH) shopping() shop.Deps {
+	return shop.Deps{
+		Now: o.clock, NextID: o.state.nextID, Change: o.change, HandOver: o.handOver,
+		Spawn:       func(f func(ctx context.Context)) { o.spawn(func() { f(o.life) }) },
+		PayTime:     func() time.Duration { return o.opt.Delay(Payment) },
+		DeliverTime: func() time.Duration { return o.opt.Delay(Deliver) },
+		Log:         o.opt.Log,
+	}
 }
 
 // delivered is the machine of an order where Options.Deliver does not say: two disks, UEFI, in the lab's OVH network.

@@ -162,6 +162,40 @@ func TestCartRefuses(t *testing.T) {
 	w.refused("GET", "/order/cart/none", nil, 404, "cartId")
 }
 
+func TestCartCanBeReadAndThrownAway(t *testing.T) {
+	w := start(t, nil)
+	at := w.fullCart()
+	var cart struct {
+		Items    []int64
+		ReadOnly bool
+	}
+	w.ok("GET", at, nil, &cart)
+	if len(cart.Items) != 4 || cart.ReadOnly {
+		t.Fatalf("%+v", cart)
+	}
+	item := fmt.Sprintf("%s/item/%d", at, cart.Items[0])
+	var got struct{ Options, Configurations []int64 }
+	w.ok("GET", item, nil, &got)
+	if len(got.Options) != 3 || len(got.Configurations) != 3 {
+		t.Errorf("%+v", got)
+	}
+	var needed []struct {
+		Label         string
+		AllowedValues []string
+	}
+	w.ok("GET", item+"/requiredConfiguration", nil, &needed)
+	if len(needed) != 3 || needed[0].Label != "dedicated_datacenter" || len(needed[0].AllowedValues) == 0 {
+		t.Errorf("%+v", needed)
+	}
+	var configs []int64
+	w.ok("GET", item+"/configuration?label=region", nil, &configs)
+	if len(configs) != 1 {
+		t.Errorf("%v", configs)
+	}
+	w.ok("DELETE", at, nil, nil)
+	w.refused("GET", at, nil, 404, "cartId")
+}
+
 func TestAutomaticPaymentAndRestart(t *testing.T) {
 	path := t.TempDir() + "/ovh.json"
 	slow := func(o *ovh.Options) {

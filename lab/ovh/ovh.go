@@ -21,13 +21,14 @@ import (
 
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/api"
 )
 
 // Options is what an account needs. The keys and Backend are required.
 type Options struct {
 	ApplicationKey, ApplicationSecret, ConsumerKey string
 	// Rules is what the consumer key may do; nil is everything.
-	Rules   []Rule
+	Rules   []api.Rule
 	Backend machine.Backend
 	Faults  *faults.Set
 	// Machines are the servers the account has from the beginning.
@@ -122,6 +123,7 @@ func New(ctx context.Context, opt Options) (*OVH, error) {
 		return nil, err
 	}
 	o := &OVH{opt: opt, state: st}
+	st.Shop.Bind(o.shopping())
 	o.life, o.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := o.open(ctx); err != nil {
 		o.Close()
@@ -217,5 +219,6 @@ func (o *OVH) Delete(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.state = newState(o.opt.StatePath)
+	o.state.Shop.Bind(o.shopping())
 	return o.state.save()
 }

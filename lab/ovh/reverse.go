@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"popfleet/lab/ovh/api"
 )
 
 // reverseOf is the reverse name of an address, the provider's own where none was set.
@@ -18,7 +20,7 @@ func (o *OVH) reverseOf(a netip.Addr) string {
 }
 
 func (o *OVH) listIPs(r *request) (any, error) {
-	of := r.query.Get("routedTo.serviceName")
+	of := r.Query.Get("routedTo.serviceName")
 	out := []string{}
 	for _, s := range o.state.servers() {
 		if of != "" && of != s.Service {
@@ -32,9 +34,9 @@ func (o *OVH) listIPs(r *request) (any, error) {
 }
 
 func (o *OVH) getIP(r *request) (any, error) {
-	s, block := o.state.owning(r.args["ip"])
+	s, block := o.state.owning(r.Args["ip"])
 	if s == nil {
-		return nil, noService()
+		return nil, api.NoService()
 	}
 	version := 4
 	if block.Addr().Is6() {
@@ -49,9 +51,9 @@ func (o *OVH) getIP(r *request) (any, error) {
 
 // block finds the addresses that a reverse call is about.
 func (o *OVH) block(r *request) (netip.Prefix, error) {
-	s, block := o.state.owning(r.args["ip"])
+	s, block := o.state.owning(r.Args["ip"])
 	if s == nil {
-		return block, noService()
+		return block, api.NoService()
 	}
 	_, err := o.lookup(s.Service)
 	return block, err
@@ -79,22 +81,22 @@ type wireReverse struct {
 // setReverse sets or replaces a name. The forward name has to lead to the address already.
 func (o *OVH) setReverse(r *request) (any, error) {
 	var in wireReverse
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
 	a, err := netip.ParseAddr(in.IP)
 	if err != nil {
-		return nil, bad("[body.ipReverse] %v", err)
+		return nil, api.Bad("[body.ipReverse] %v", err)
 	}
 	name := strings.TrimSuffix(in.Name, ".")
 	if !strings.Contains(name, ".") || strings.ContainsAny(name, " /:@") {
-		return nil, bad("[body.reverse] %q is not a host name", in.Name)
+		return nil, api.Bad("[body.reverse] %q is not a host name", in.Name)
 	}
 	if err := o.within(r, a); err != nil {
 		return nil, err
 	}
 	if err := o.resolves(r.Context(), name, a); err != nil {
-		return nil, bad("Cannot check if %s. is resolved to %s", name, a)
+		return nil, api.Bad("Cannot check if %s. is resolved to %s", name, a)
 	}
 	o.change(func() { o.state.Reverses[a.String()] = name + "." })
 	return wireReverse{a.String(), name + "."}, nil
@@ -108,7 +110,7 @@ func (o *OVH) within(r *request, a netip.Addr) error {
 		return err
 	}
 	if !block.Contains(a) {
-		return bad("%s is not in %s", a, block)
+		return api.Bad("%s is not in %s", a, block)
 	}
 	return nil
 }
@@ -132,10 +134,10 @@ func (o *OVH) oneReverse(r *request) (wireReverse, error) {
 	if err != nil {
 		return wireReverse{}, err
 	}
-	a, err := netip.ParseAddr(r.args["ipReverse"])
+	a, err := netip.ParseAddr(r.Args["ipReverse"])
 	name, ok := o.state.Reverses[a.String()]
 	if err != nil || !ok || !block.Contains(a) {
-		return wireReverse{}, noObject("ipReverse", r.args["ipReverse"])
+		return wireReverse{}, api.NoObject("ipReverse", r.Args["ipReverse"])
 	}
 	return wireReverse{a.String(), name}, nil
 }

@@ -1,12 +1,10 @@
 package ovh
 
+import "popfleet/lab/ovh/shop"
+
 const (
 	onServerPath = "/dedicated/server/{serviceName}"
 	onIPPath     = "/ip/{ip}"
-	onCartPath   = "/order/cart/{cartId}"
-	onItemPath   = onCartPath + "/item/{itemId}"
-	onOrderPath  = "/me/order/{orderId}"
-	onDetailPath = onOrderPath + "/details/{orderDetailId}"
 )
 
 // calls is the whole of what is simulated. Literal segments come before parameters.
@@ -15,7 +13,7 @@ func calls() []call {
 		{name: "auth_time", method: "GET", path: "/auth/time", open: true, handler: (*OVH).authTime},
 		{name: "ask_credential", method: "POST", path: "/auth/credential", open: true, handler: (*OVH).askCredential},
 	}
-	for _, group := range [][]call{serverCalls(), addressCalls(), accountCalls(), orderCalls(), cartCalls(bareMetal), cartCalls(eco)} {
+	for _, group := range [][]call{shopCalls(), serverCalls(), addressCalls(), accountCalls()} {
 		out = append(out, group...)
 	}
 	return out
@@ -26,8 +24,6 @@ func serverCalls() []call {
 		return call{name: name, method: method, path: onServerPath + path, query: query, handler: onServer(do)}
 	}
 	return []call{
-		{name: "availabilities", method: "GET", path: "/dedicated/server/datacenter/availabilities", open: true, handler: (*OVH).availabilities,
-			query: []string{"datacenters", "excludeDatacenters", "gpu", "memory", "planCode", "server", "storage", "systemStorage"}},
 		{name: "list_servers", method: "GET", path: "/dedicated/server", handler: onBooks((*OVH).listServers)},
 		one("get_server", "GET", "", (*OVH).getServer),
 		one("put_server", "PUT", "", (*OVH).putServer),
@@ -69,49 +65,17 @@ func accountCalls() []call {
 		{name: "add_ssh_key", method: "POST", path: "/me/sshKey", handler: onBooks((*OVH).addKey)},
 		{name: "get_ssh_key", method: "GET", path: "/me/sshKey/{keyName}", handler: onBooks((*OVH).getKey)},
 		{name: "delete_ssh_key", method: "DELETE", path: "/me/sshKey/{keyName}", handler: onBooks((*OVH).deleteKey)},
-		{name: "list_payment_methods", method: "GET", path: "/me/payment/method", query: []string{"default", "paymentType", "status"}, handler: onBooks((*OVH).paymentMethods)},
-		{name: "get_payment_method", method: "GET", path: "/me/payment/method/{paymentMethodId}", handler: onBooks((*OVH).paymentMethod)},
 	}
 }
 
-func orderCalls() []call {
-	one := func(name, method, path string, do func(*OVH, *request, *order) (any, error)) call {
-		return call{name: name, method: method, path: path, handler: onOrder(do)}
+// shopCalls are those of lab/ovh/shop, with the books open.
+func shopCalls() []call {
+	var out []call
+	for _, k := range shop.Calls() {
+		do := func(o *OVH, r *request) (any, error) { return k.Handler(o.state.Shop, &r.Request) }
+		out = append(out, call{name: k.Name, method: k.Method, path: k.Path, query: k.Query, open: k.Open, handler: onBooks(do)})
 	}
-	return []call{
-		{name: "list_orders", method: "GET", path: "/me/order", query: []string{"date.from", "date.to"}, handler: onBooks((*OVH).listOrders)},
-		one("get_order", "GET", onOrderPath, (*OVH).getOrder),
-		one("order_status", "GET", onOrderPath+"/status", (*OVH).orderStatus),
-		one("list_order_details", "GET", onOrderPath+"/details", (*OVH).listDetails),
-		one("get_order_detail", "GET", onDetailPath, (*OVH).getDetail),
-		one("order_detail_extension", "GET", onDetailPath+"/extension", (*OVH).detailExtension),
-		one("order_payment_methods", "GET", onOrderPath+"/paymentMethods", (*OVH).orderPaymentMethods),
-		one("order_payment_means", "GET", onOrderPath+"/availableRegisteredPaymentMean", (*OVH).orderPaymentMeans),
-		one("pay_order", "POST", onOrderPath+"/pay", (*OVH).payOrder),
-		one("pay_order_with_mean", "POST", onOrderPath+"/payWithRegisteredPaymentMean", (*OVH).payWithMean),
-
-		{name: "create_cart", method: "POST", path: "/order/cart", open: true, handler: onBooks((*OVH).createCart)},
-		{name: "get_cart", method: "GET", path: onCartPath, handler: onBooks((*OVH).getCart)},
-		{name: "delete_cart", method: "DELETE", path: onCartPath, handler: onBooks((*OVH).deleteCart)},
-		{name: "assign_cart", method: "POST", path: onCartPath + "/assign", handler: onBooks((*OVH).assignCart)},
-		{name: "preview", method: "GET", path: onCartPath + "/checkout", handler: onBooks((*OVH).preview)},
-		{name: "checkout", method: "POST", path: onCartPath + "/checkout", handler: onBooks((*OVH).checkout)},
-		{name: "get_item", method: "GET", path: onItemPath, handler: onBooks((*OVH).getItem)},
-		{name: "required_configuration", method: "GET", path: onItemPath + "/requiredConfiguration", handler: onBooks((*OVH).requiredConfiguration)},
-		{name: "list_configurations", method: "GET", path: onItemPath + "/configuration", query: []string{"label"}, handler: onBooks((*OVH).listConfigurations)},
-		{name: "configure", method: "POST", path: onItemPath + "/configuration", handler: onBooks((*OVH).configure)},
-	}
-}
-
-// cartCalls are those of one part of the catalog.
-func cartCalls(product string) []call {
-	at := onCartPath + "/" + product
-	return []call{
-		{name: "list_offers", method: "GET", path: at, query: []string{"planCode"}, handler: offers(product)},
-		{name: "add_server", method: "POST", path: at, handler: addServer(product)},
-		{name: "list_options", method: "GET", path: at + "/options", query: []string{"planCode"}, handler: options(product)},
-		{name: "add_option", method: "POST", path: at + "/options", handler: addOption(product)},
-	}
+	return out
 }
 
 // CallNames lists the names and routes by which faults can name a call.

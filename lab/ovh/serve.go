@@ -3,53 +3,27 @@ package ovh
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"popfleet/internal/strictjson"
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/api"
 )
 
 const maxBodyBytes = 1 << 20
 
 // request is one call.
 type request struct {
-	*http.Request
+	api.Request
 	call  call
-	below string // the path below /1.0, as it was written
-	args  map[string]string
-	query url.Values
-	body  []byte
+	below string        // the path below /1.0, as it was written
 	now   time.Time     // the provider's clock when it came
 	fault *faults.Fault // strikes after the call was accepted
-}
-
-// id reads a number from the path; what is no number is found nowhere.
-func (r *request) id(name string) int64 {
-	n, err := strconv.ParseInt(r.args[name], 10, 64)
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
-// decode reads the body strictly: what the provider would ignore, the lab refuses, since it is a mistake of ours.
-func (r *request) decode(v any) error {
-	if len(r.body) == 0 {
-		return bad("[body] Missing body")
-	}
-	if err := strictjson.Decode(r.body, v); err != nil {
-		return bad("[body] %v", err)
-	}
-	return nil
 }
 
 type handler func(o *OVH, r *request) (any, error)
@@ -72,16 +46,16 @@ func (o *OVH) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Ovh-QueryID", o.opt.Region+".ext-1."+hex.EncodeToString(id))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
-		write(w, nil, fail(http.StatusRequestEntityTooLarge, "Client::PayloadTooLarge", "body: %v", err))
+		api.Answer(w, nil, api.Fail(http.StatusRequestEntityTooLarge, "Client::PayloadTooLarge", "body: %v", err))
 		return
 	}
-	req := &request{Request: r, body: body, query: r.URL.Query(), now: o.now()}
+	req := &request{Request: api.Request{Request: r, Raw: body, Query: r.URL.Query()}, now: o.now()}
 	if !o.route(req) {
-		write(w, nil, notFound("%s %s: the lab does not simulate this call", r.Method, r.URL.Path))
+		api.Answer(w, nil, api.NotFound("%s %s: the lab does not simulate this call", r.Method, r.URL.Path))
 		return
 	}
 	if err := o.check(req); err != nil {
-		write(w, nil, err)
+		api.Answer(w, nil, err)
 		return
 	}
 	o.act(w, req)
@@ -95,9 +69,9 @@ func (o *OVH) check(r *request) error {
 	if err := o.authenticate(r); err != nil {
 		return err
 	}
-	for name := range r.query {
+	for name := range r.Query {
 		if !slices.Contains(r.call.query, name) {
-			return bad("[query.%s] Unknown parameter", name)
+			return api.Bad("[query.%s] Unknown parameter", name)
 		}
 	}
 	return nil
@@ -118,7 +92,7 @@ func (o *OVH) act(w http.ResponseWriter, r *request) {
 	if r.fault != nil && r.fault.Kind == faults.ReplyLost {
 		panic(http.ErrAbortHandler) // cuts the connection without an answer; net/http knows it and does not log
 	}
-	write(w, v, err)
+	api.Answer(w, v, err)
 }
 
 // occasion says what the call is about, so that a fault for one machine finds it.
@@ -134,10 +108,10 @@ func (o *OVH) occasion(r *request) faults.Occasion {
 
 // about is the server that the path names, by service or by address; nil when it names none. o.mu is held.
 func (o *OVH) about(r *request) *server {
-	if name := r.args["serviceName"]; name != "" {
+	if name := r.Args["serviceName"]; name != "" {
 		return o.state.named(name)
 	}
-	if block := r.args["ip"]; block != "" {
+	if block := r.Args["ip"]; block != "" {
 		s, _ := o.state.owning(block)
 		return s
 	}
@@ -149,7 +123,7 @@ func onServer(do func(o *OVH, r *request, s *server) (any, error)) handler {
 	return func(o *OVH, r *request) (any, error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		s, err := o.lookup(r.args["serviceName"])
+		s, err := o.lookup(r.Args["serviceName"])
 		if err != nil {
 			return nil, err
 		}
@@ -174,21 +148,6 @@ func (o *OVH) booked(r *request, do func() (any, error)) (any, error) {
 	return v, err
 }
 
-// write answers; what has no answer is null, as the provider's are.
-func write(w http.ResponseWriter, v any, err error) {
-	status, body := http.StatusOK, v
-	var api *apiError
-	switch {
-	case errors.As(err, &api):
-		status, body = api.status, api
-	case err != nil:
-		status, body = http.StatusInternalServerError, fail(0, "Server::InternalServerError", "%v", err)
-	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client went away: nobody is left to tell
-}
-
 // route finds the call and reads the path's values. Segments are split before they are unescaped, since an address
 // block holds a slash.
 func (o *OVH) route(r *request) bool {
@@ -210,7 +169,7 @@ func (o *OVH) route(r *request) bool {
 	}
 	for _, k := range calls() {
 		if args, ok := fits(k.path, got); ok && k.method == r.Method {
-			r.call, r.args = k, args
+			r.call, r.Args = k, args
 			return true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/api"
 )
 
 func (o *OVH) info(s *server) machine.Info {
@@ -24,11 +25,11 @@ func (o *OVH) info(s *server) machine.Info {
 func (o *OVH) lookup(service string) (*server, error) {
 	s := o.state.named(service)
 	if s == nil || o.invisible(s) {
-		return nil, noService()
+		return nil, api.NoService()
 	}
 	o.meddle(s)
 	if s.Expired {
-		return nil, expired()
+		return nil, api.Expired()
 	}
 	return s, nil
 }
@@ -139,7 +140,7 @@ type settable struct {
 // putServer answers null. Nothing is changed unless everything can be.
 func (o *OVH) putServer(r *request, s *server) (any, error) {
 	var in settable
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
 	next := s.Choices
@@ -157,7 +158,7 @@ func (o *OVH) putServer(r *request, s *server) (any, error) {
 	}
 	if in.State != nil {
 		if !slices.Contains([]string{"error", "hacked", "hackedBlocked", "ok"}, *in.State) {
-			return nil, bad("[body.state] Given data (%s) does not belong to the StateEnum enumeration", *in.State)
+			return nil, api.Bad("[body.state] Given data (%s) does not belong to the StateEnum enumeration", *in.State)
 		}
 		next.State = *in.State
 	}
@@ -171,7 +172,7 @@ func (o *OVH) setBoot(s *Choices, raw json.RawMessage) error {
 	}
 	var id *int64
 	if err := json.Unmarshal(raw, &id); err != nil {
-		return bad("[body.bootId] Given data (%s) is not valid for type long", raw)
+		return api.Bad("[body.bootId] Given data (%s) is not valid for type long", raw)
 	}
 	if id != nil {
 		if _, ok := o.boot(*id); !ok {
@@ -200,14 +201,14 @@ func setTexts(s *Choices, in settable) error {
 		}
 		var v *string
 		if err := json.Unmarshal(f.raw, &v); err != nil {
-			return bad("[body.%s] Given data (%s) is not valid for type string", f.name, f.raw)
+			return api.Bad("[body.%s] Given data (%s) is not valid for type string", f.name, f.raw)
 		}
 		if v != nil && *v == "" {
 			v = nil
 		}
 		if v != nil && f.fits != nil {
 			if err := f.fits(*v); err != nil {
-				return bad("[body.%s] %v", f.name, err)
+				return api.Bad("[body.%s] %v", f.name, err)
 			}
 		}
 		*f.to = v

@@ -1,9 +1,13 @@
 package ovh
 
 import (
+	"crypto/rand"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+
+	"popfleet/lab/ovh/api"
 )
 
 const (
@@ -65,9 +69,9 @@ func (o *OVH) ips(_ *request, s *server) (any, error) {
 
 // serviceInfos answers for an expired service too: it is where the expiry is to be read.
 func (o *OVH) serviceInfos(r *request) (any, error) {
-	s := o.state.named(r.args["serviceName"])
+	s := o.state.named(r.Args["serviceName"])
 	if s == nil || o.invisible(s) {
-		return nil, noService()
+		return nil, api.NoService()
 	}
 	status, until := "ok", o.clock().AddDate(0, 1, 0)
 	if s.Expired {
@@ -83,7 +87,7 @@ func (o *OVH) serviceInfos(r *request) (any, error) {
 
 // terminate asks for the end of the service. The token comes by e-mail, so that no program can do it alone.
 func (o *OVH) terminate(r *request, s *server) (any, error) {
-	s.Token = newToken()
+	s.Token = strings.ToLower(rand.Text())
 	o.state.mail(o.clock(), accountMail, "Termination of "+s.Service, "token: "+s.Token)
 	return "Termination of service " + s.Service + " was asked: confirm it with the token that was sent by e-mail", nil
 }
@@ -95,11 +99,11 @@ func (o *OVH) confirmTermination(r *request, s *server) (any, error) {
 		FutureUse  string `json:"futureUse"`
 		Reason     string `json:"reason"`
 	}
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
-	if s.Token == "" || !same(in.Token, s.Token) {
-		return nil, fail(403, "Client::Forbidden", "Invalid token")
+	if s.Token == "" || !api.Same(in.Token, s.Token) {
+		return nil, api.Fail(403, "Client::Forbidden", "Invalid token")
 	}
 	s.Token, s.Ends = "", true
 	return "Service " + s.Service + " will be terminated at its expiration", nil
@@ -122,35 +126,35 @@ func (o *OVH) addKey(r *request) (any, error) {
 		Key     string `json:"key"`
 		KeyName string `json:"keyName"`
 	}
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
 	if in.KeyName == "" {
-		return nil, bad("[body.keyName] Missing keyName")
+		return nil, api.Bad("[body.keyName] Missing keyName")
 	}
 	if err := publicKey(in.Key); err != nil {
-		return nil, bad("[body.key] %v", err)
+		return nil, api.Bad("[body.key] %v", err)
 	}
 	if slices.Contains(sorted(o.state.SSHKeys), in.KeyName) {
-		return nil, conflict("This SSH key name is already used")
+		return nil, api.Conflict("This SSH key name is already used")
 	}
 	o.state.SSHKeys[in.KeyName] = in.Key
 	return nil, nil
 }
 
 func (o *OVH) getKey(r *request) (any, error) {
-	name := r.args["keyName"]
+	name := r.Args["keyName"]
 	key, ok := o.state.SSHKeys[name]
 	if !ok {
-		return nil, noObject("keyName", name)
+		return nil, api.NoObject("keyName", name)
 	}
 	return map[string]any{"key": key, "keyName": name}, nil
 }
 
 func (o *OVH) deleteKey(r *request) (any, error) {
-	name := r.args["keyName"]
+	name := r.Args["keyName"]
 	if _, ok := o.state.SSHKeys[name]; !ok {
-		return nil, noObject("keyName", name)
+		return nil, api.NoObject("keyName", name)
 	}
 	delete(o.state.SSHKeys, name)
 	return nil, nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/shop"
 )
 
 // state is everything the provider knows. Every access is under OVH.mu.
@@ -28,8 +29,7 @@ type state struct {
 	Reverses      map[string]string       `json:"reverses"` // by address
 	SSHKeys       map[string]string       `json:"ssh_keys"` // by name
 	Credentials   []*credential           `json:"credentials"`
-	Carts         map[string]*cart        `json:"carts"`
-	Orders        map[int64]*order        `json:"orders"`
+	Shop          *shop.Shop              `json:"shop"`
 	Mails         []Mail                  `json:"mails"`
 }
 
@@ -83,7 +83,7 @@ func newState(path string) *state {
 	return &state{
 		path: path, LastID: 1000,
 		Tasks: map[int64]*task{}, Interventions: map[int64]*intervention{}, Reverses: map[string]string{},
-		SSHKeys: map[string]string{}, Carts: map[string]*cart{}, Orders: map[int64]*order{},
+		SSHKeys: map[string]string{}, Shop: shop.New(),
 	}
 }
 

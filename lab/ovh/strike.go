@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"popfleet/lab/faults"
+	"popfleet/lab/ovh/api"
 )
 
 // strikes are the faults of single calls, beside those of time and keys, which strike earlier.
@@ -42,28 +43,28 @@ func (o *OVH) strike(w http.ResponseWriter, r *request, f faults.Fault) bool {
 		w.Header().Set("Retry-After", "1")
 	}
 	if e := refusal(f.Kind); e != nil {
-		write(w, nil, e)
+		api.Answer(w, nil, e)
 		return true
 	}
 	return false
 }
 
-func refusal(k faults.Kind) *apiError {
+func refusal(k faults.Kind) *api.Error {
 	switch k {
 	case faults.Locked, faults.Busy, faults.Conflict:
-		return conflict("A task is already running on this service")
+		return api.Conflict("A task is already running on this service")
 	case faults.RateLimited:
-		return fail(http.StatusTooManyRequests, "Client::TooManyRequests", "Too many requests, please retry later")
+		return api.Fail(http.StatusTooManyRequests, "Client::TooManyRequests", "Too many requests, please retry later")
 	case faults.Unavailable:
-		return fail(http.StatusServiceUnavailable, "Server::ServiceUnavailable", "Service is temporarily unavailable")
+		return api.Fail(http.StatusServiceUnavailable, "Server::ServiceUnavailable", "Service is temporarily unavailable")
 	case faults.GatewayTimeout:
-		return fail(http.StatusGatewayTimeout, "Server::GatewayTimeout", "Gateway timeout")
+		return api.Fail(http.StatusGatewayTimeout, "Server::GatewayTimeout", "Gateway timeout")
 	case faults.ResourceUnavailable:
-		return bad("The requested configuration is not available")
+		return api.Bad("The requested configuration is not available")
 	case faults.Unauthorized:
-		return notLoggedIn()
+		return api.NotLoggedIn()
 	case faults.Expired:
-		return expired()
+		return api.Expired()
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"popfleet/lab/faults"
 	"popfleet/lab/machine"
+	"popfleet/lab/ovh/api"
 )
 
 // task is something the provider does to a server: init, todo, doing, and one of the ends.
@@ -174,7 +175,7 @@ func (o *OVH) running(s *server, function string) *task {
 
 func (o *OVH) listTasks(r *request, s *server) (any, error) {
 	out := []int64{}
-	function, status := r.query.Get("function"), r.query.Get("status")
+	function, status := r.Query.Get("function"), r.Query.Get("status")
 	for _, id := range sorted(o.state.Tasks) {
 		t := o.state.Tasks[id]
 		wanted := (function == "" || t.Function == function) && (status == "" || t.Status == status)
@@ -196,15 +197,15 @@ func (o *OVH) getTask(r *request, s *server) (any, error) {
 // find looks a task up. A fresh one answers 404 and 500 by turns for a while: the region that is asked has not heard of
 // it yet.
 func (o *OVH) find(r *request, s *server) (*task, error) {
-	t := o.state.Tasks[r.id("taskId")]
+	t := o.state.Tasks[r.ID("taskId")]
 	if t == nil || t.Service != s.Service || t.Lost {
-		return nil, noObject("taskId", r.args["taskId"])
+		return nil, api.NoObject("taskId", r.Args["taskId"])
 	}
 	if o.clock().Before(t.Found) {
 		if t.asked++; t.asked%2 == 0 {
-			return nil, internal()
+			return nil, api.Internal()
 		}
-		return nil, noObject("taskId", r.args["taskId"])
+		return nil, api.NoObject("taskId", r.Args["taskId"])
 	}
 	return t, nil
 }
@@ -215,7 +216,7 @@ func (o *OVH) cancelTask(r *request, s *server) (any, error) {
 		return nil, err
 	}
 	if t.Status != "init" && t.Status != "todo" {
-		return nil, conflict("Task %d is %s and can't be cancelled", t.ID, t.Status)
+		return nil, api.Conflict("Task %d is %s and can't be cancelled", t.ID, t.Status)
 	}
 	now := o.clock()
 	t.Status, t.Last, t.Done = "cancelled", now, &now
@@ -224,7 +225,7 @@ func (o *OVH) cancelTask(r *request, s *server) (any, error) {
 
 func (o *OVH) reboot(r *request, s *server) (any, error) {
 	if t := o.running(s, Reinstall); t != nil {
-		return nil, conflict("A task is already running on this service: %s", t.Function)
+		return nil, api.Conflict("A task is already running on this service: %s", t.Function)
 	}
 	return o.begin(s, Reboot, "Reboot asked", r.fault).wire(), nil
 }

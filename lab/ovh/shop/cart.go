@@ -1,4 +1,4 @@
-package ovh
+package shop
 
 import (
 	"cmp"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"popfleet/lab/ovh/api"
 )
 
 // cart is a shopping cart: what would be bought, by whom once it is assigned. No description of it is published;
@@ -58,25 +60,23 @@ func required(p plan) map[string][]string {
 	}
 }
 
-func newToken() string { return strings.ToLower(rand.Text()) }
-
-func (o *OVH) createCart(r *request) (any, error) {
+func (s *Shop) createCart(r *api.Request) (any, error) {
 	var in struct {
 		Subsidiary  string     `json:"ovhSubsidiary"`
 		Description string     `json:"description"`
 		Expire      *time.Time `json:"expire"`
 	}
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
 	if !slices.Contains([]string{"CZ", "DE", "ES", "EU", "FI", "FR", "GB", "IE", "IT", "LT", "MA", "NL", "PL", "PT", "SN", "TN"}, in.Subsidiary) {
-		return nil, bad("[body.ovhSubsidiary] Given data (%s) does not belong to the OvhSubsidiaryEnum enumeration", in.Subsidiary)
+		return nil, api.Bad("[body.ovhSubsidiary] Given data (%s) does not belong to the OvhSubsidiaryEnum enumeration", in.Subsidiary)
 	}
-	c := &cart{ID: newToken(), Subsidiary: in.Subsidiary, Description: in.Description, Expires: o.clock().AddDate(0, 0, 1)}
+	c := &cart{ID: strings.ToLower(rand.Text()), Subsidiary: in.Subsidiary, Description: in.Description, Expires: s.deps.Now().AddDate(0, 0, 1)}
 	if in.Expire != nil {
 		c.Expires = *in.Expire
 	}
-	o.state.Carts[c.ID] = c
+	s.Carts[c.ID] = c
 	return c.wire(), nil
 }
 
@@ -88,76 +88,76 @@ func (c *cart) wire() any {
 	return map[string]any{"cartId": c.ID, "description": c.Description, "expire": seconds(c.Expires), "items": ids, "readOnly": c.Bought}
 }
 
-func (o *OVH) cart(r *request) (*cart, error) {
-	c := o.state.Carts[r.args["cartId"]]
-	if c == nil || o.clock().After(c.Expires) {
-		return nil, noObject("cartId", r.args["cartId"])
+func (s *Shop) cart(r *api.Request) (*cart, error) {
+	c := s.Carts[r.Args["cartId"]]
+	if c == nil || s.deps.Now().After(c.Expires) {
+		return nil, api.NoObject("cartId", r.Args["cartId"])
 	}
 	return c, nil
 }
 
 // open finds a cart that can still be changed.
-func (o *OVH) openCart(r *request) (*cart, error) {
-	c, err := o.cart(r)
+func (s *Shop) openCart(r *api.Request) (*cart, error) {
+	c, err := s.cart(r)
 	if err == nil && c.Bought {
-		err = fail(http.StatusBadRequest, "Client::BadRequest", "Cart %s is read only: it was checked out", c.ID)
+		err = api.Fail(http.StatusBadRequest, "Client::BadRequest", "Cart %s is read only: it was checked out", c.ID)
 	}
 	return c, err
 }
 
-func (o *OVH) getCart(r *request) (any, error) {
-	c, err := o.cart(r)
+func (s *Shop) getCart(r *api.Request) (any, error) {
+	c, err := s.cart(r)
 	if err != nil {
 		return nil, err
 	}
 	return c.wire(), nil
 }
 
-func (o *OVH) deleteCart(r *request) (any, error) {
-	c, err := o.openCart(r)
+func (s *Shop) deleteCart(r *api.Request) (any, error) {
+	c, err := s.openCart(r)
 	if err != nil {
 		return nil, err
 	}
-	delete(o.state.Carts, c.ID)
+	delete(s.Carts, c.ID)
 	return nil, nil
 }
 
-func (o *OVH) assignCart(r *request) (any, error) {
-	c, err := o.openCart(r)
+func (s *Shop) assignCart(r *api.Request) (any, error) {
+	c, err := s.openCart(r)
 	if err != nil {
 		return nil, err
 	}
 	if c.Assigned {
-		return nil, conflict("Cart is already assigned")
+		return nil, api.Conflict("Cart is already assigned")
 	}
 	c.Assigned = true
 	return nil, nil
 }
 
 // offers lists what can be put in a cart, or the options of a plan.
-func offers(product string) handler {
-	return onBooks(func(o *OVH, r *request) (any, error) {
-		if _, err := o.cart(r); err != nil {
+func offers(product string) Handler {
+	return func(s *Shop, r *api.Request) (any, error) {
+		if _, err := s.cart(r); err != nil {
 			return nil, err
 		}
-		code, out := r.query.Get("planCode"), []any{}
+		code, out := r.Query.Get("planCode"), []any{}
 		for _, p := range plans() {
 			if p.product == product && (code == "" || p.code == code) {
 				out = append(out, map[string]any{"planCode": p.code, "productName": p.name, "productType": "delivery", "prices": prices(p.ucents, p.setup)})
 			}
 		}
 		return out, nil
-	})
+	}
 }
 
-func options(product string) handler {
-	return onBooks(func(o *OVH, r *request) (any, error) {
-		if _, err := o.cart(r); err != nil {
+func options(product string) Handler {
+	return func(s *Shop, r *api.Request) (any, error) {
+		if _, err := s.cart(r); err != nil {
 			return nil, err
 		}
-		p, ok := planOf(product, r.query.Get("planCode"))
+		p, ok := planOf(product, r.Query.Get("planCode"))
 		if !ok {
-			return nil, noObject("planCode", r.query.Get("planCode"))
+			return nil, api.NoObject("planCode", r.Query.Get("planCode"))
 		}
 		out := []any{}
 		for _, f := range p.families {
@@ -168,7 +168,7 @@ func options(product string) handler {
 			}
 		}
 		return out, nil
-	})
+	}
 }
 
 func prices(ucents, setup int64) []any {
@@ -188,54 +188,54 @@ func prices(ucents, setup int64) []any {
 func (w wish) check() error {
 	switch {
 	case w.Duration != "P1M":
-		return bad("[body.duration] %q is not offered for this plan", w.Duration)
+		return api.Bad("[body.duration] %q is not offered for this plan", w.Duration)
 	case w.PricingMode != "default":
-		return bad("[body.pricingMode] %q is not offered for this plan", w.PricingMode)
+		return api.Bad("[body.pricingMode] %q is not offered for this plan", w.PricingMode)
 	case w.Quantity != 1:
-		return bad("[body.quantity] %d: expected 1", w.Quantity)
+		return api.Bad("[body.quantity] %d: expected 1", w.Quantity)
 	}
 	return nil
 }
 
-func addServer(product string) handler {
-	return onBooks(func(o *OVH, r *request) (any, error) {
+func addServer(product string) Handler {
+	return func(s *Shop, r *api.Request) (any, error) {
 		var in wish
-		if err := r.decode(&in); err != nil {
+		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
-		c, err := o.openCart(r)
+		c, err := s.openCart(r)
 		if err != nil {
 			return nil, err
 		}
 		p, ok := planOf(product, in.PlanCode)
 		if !ok {
-			return nil, noObject("planCode", in.PlanCode)
+			return nil, api.NoObject("planCode", in.PlanCode)
 		}
 		if err := in.check(); err != nil {
 			return nil, err
 		}
-		i := &item{ID: o.state.nextID(), Product: product, Plan: p.code, Name: p.name, Wish: in, Ucents: p.ucents, Setup: p.setup}
+		i := &item{ID: s.deps.NextID(), Product: product, Plan: p.code, Name: p.name, Wish: in, Ucents: p.ucents, Setup: p.setup}
 		c.Items = append(c.Items, i)
 		return c.wireItem(i), nil
-	})
+	}
 }
 
-func addOption(product string) handler {
-	return onBooks(func(o *OVH, r *request) (any, error) {
+func addOption(product string) Handler {
+	return func(s *Shop, r *api.Request) (any, error) {
 		var in struct {
 			wish
 			ItemID int64 `json:"itemId"`
 		}
-		if err := r.decode(&in); err != nil {
+		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
-		c, err := o.openCart(r)
+		c, err := s.openCart(r)
 		if err != nil {
 			return nil, err
 		}
 		parent := c.item(in.ItemID)
 		if parent == nil || parent.Parent != 0 || parent.Product != product {
-			return nil, noObject("itemId", in.ItemID)
+			return nil, api.NoObject("itemId", in.ItemID)
 		}
 		if err := in.check(); err != nil {
 			return nil, err
@@ -243,12 +243,12 @@ func addOption(product string) handler {
 		p, _ := planOf(product, parent.Plan)
 		f, a, ok := p.option(in.PlanCode)
 		if !ok {
-			return nil, bad("[body.planCode] %q is no option of %s", in.PlanCode, p.code)
+			return nil, api.Bad("[body.planCode] %q is no option of %s", in.PlanCode, p.code)
 		}
-		i := &item{ID: o.state.nextID(), Parent: parent.ID, Product: product, Plan: a.code, Name: a.name, Family: f.name, Wish: in.wish, Ucents: a.ucents}
+		i := &item{ID: s.deps.NextID(), Parent: parent.ID, Product: product, Plan: a.code, Name: a.name, Family: f.name, Wish: in.wish, Ucents: a.ucents}
 		c.Items = append(c.Items, i)
 		return c.wireItem(i), nil
-	})
+	}
 }
 
 func (c *cart) item(id int64) *item {
@@ -286,28 +286,28 @@ func lines(i *item) []any {
 }
 
 // cartItem finds the item of a path.
-func (o *OVH) cartItem(r *request) (*cart, *item, error) {
-	c, err := o.cart(r)
+func (s *Shop) cartItem(r *api.Request) (*cart, *item, error) {
+	c, err := s.cart(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	i := c.item(r.id("itemId"))
+	i := c.item(r.ID("itemId"))
 	if i == nil {
-		return nil, nil, noObject("itemId", r.args["itemId"])
+		return nil, nil, api.NoObject("itemId", r.Args["itemId"])
 	}
 	return c, i, nil
 }
 
-func (o *OVH) getItem(r *request) (any, error) {
-	c, i, err := o.cartItem(r)
+func (s *Shop) getItem(r *api.Request) (any, error) {
+	c, i, err := s.cartItem(r)
 	if err != nil {
 		return nil, err
 	}
 	return c.wireItem(i), nil
 }
 
-func (o *OVH) requiredConfiguration(r *request) (any, error) {
-	_, i, err := o.cartItem(r)
+func (s *Shop) requiredConfiguration(r *api.Request) (any, error) {
+	_, i, err := s.cartItem(r)
 	if err != nil {
 		return nil, err
 	}
@@ -320,32 +320,32 @@ func (o *OVH) requiredConfiguration(r *request) (any, error) {
 	return out, nil
 }
 
-func (o *OVH) listConfigurations(r *request) (any, error) {
-	_, i, err := o.cartItem(r)
+func (s *Shop) listConfigurations(r *api.Request) (any, error) {
+	_, i, err := s.cartItem(r)
 	if err != nil {
 		return nil, err
 	}
 	out := []int64{}
 	for _, k := range i.Configs {
-		if l := r.query.Get("label"); l == "" || l == k.Label {
+		if l := r.Query.Get("label"); l == "" || l == k.Label {
 			out = append(out, k.ID)
 		}
 	}
 	return out, nil
 }
 
-func (o *OVH) configure(r *request) (any, error) {
+func (s *Shop) configure(r *api.Request) (any, error) {
 	var in struct {
 		Label string `json:"label"`
 		Value string `json:"value"`
 	}
-	if err := r.decode(&in); err != nil {
+	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
-	if _, err := o.openCart(r); err != nil {
+	if _, err := s.openCart(r); err != nil {
 		return nil, err
 	}
-	_, i, err := o.cartItem(r)
+	_, i, err := s.cartItem(r)
 	if err != nil {
 		return nil, err
 	}
@@ -353,13 +353,13 @@ func (o *OVH) configure(r *request) (any, error) {
 	allowed, ok := required(p)[in.Label]
 	switch {
 	case !ok || i.Parent != 0:
-		return nil, bad("[body.label] %q can't be configured for this item", in.Label)
+		return nil, api.Bad("[body.label] %q can't be configured for this item", in.Label)
 	case !slices.Contains(allowed, in.Value):
-		return nil, bad("[body.value] %q: expected one of %s", in.Value, strings.Join(allowed, ", "))
+		return nil, api.Bad("[body.value] %q: expected one of %s", in.Value, strings.Join(allowed, ", "))
 	case i.config(in.Label) != "":
-		return nil, conflict("%s is configured already", in.Label)
+		return nil, api.Conflict("%s is configured already", in.Label)
 	}
-	k := config{o.state.nextID(), in.Label, in.Value}
+	k := config{s.deps.NextID(), in.Label, in.Value}
 	i.Configs = append(i.Configs, k)
 	return k, nil
 }
@@ -384,18 +384,18 @@ func (c *cart) complete() error {
 		p, _ := planOf(i.Product, i.Plan)
 		for _, label := range sorted(required(p)) {
 			if i.config(label) == "" {
-				return bad("Required configuration %s is missing for item %d", label, i.ID)
+				return api.Bad("Required configuration %s is missing for item %d", label, i.ID)
 			}
 		}
 		if err := c.optioned(i, p); err != nil {
 			return err
 		}
 		if dc := i.config("dedicated_datacenter"); !p.deliverable(dc) {
-			return bad("%s is not available in %s", p.code, dc)
+			return api.Bad("%s is not available in %s", p.code, dc)
 		}
 	}
 	if servers == 0 {
-		return bad("Cart is empty")
+		return api.Bad("Cart is empty")
 	}
 	return nil
 }
@@ -410,7 +410,7 @@ func (c *cart) optioned(i *item, p plan) error {
 			}
 		}
 		if n != 1 {
-			return bad("Item %d needs one option of the family %s, it has %d", i.ID, f.name, n)
+			return api.Bad("Item %d needs one option of the family %s, it has %d", i.ID, f.name, n)
 		}
 	}
 	return nil

@@ -1,9 +1,11 @@
-package ovh
+package shop
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"popfleet/lab/ovh/api"
 )
 
 // plan is a server that can be ordered, a few of the provider's hundreds.
@@ -89,8 +91,8 @@ func price(ucents int64) map[string]any {
 }
 
 // availabilities answers per configuration: a plan with one memory and one storage.
-func (o *OVH) availabilities(r *request) (any, error) {
-	q := r.query
+func (s *Shop) availabilities(r *api.Request) (any, error) {
+	q := r.Query
 	wanted := func(name, value string) bool { return q.Get(name) == "" || q.Get(name) == value }
 	centers := strings.Split(q.Get("datacenters"), ",")
 	out := []any{}

@@ -1,8 +1,11 @@
-package ovh
+package shop
 
 import (
+	"context"
 	"fmt"
 	"time"
+
+	"popfleet/lab/ovh/api"
 )
 
 // order is a bought cart: paid for, checked, delivered.
@@ -16,19 +19,19 @@ type order struct {
 
 // detail is a line of an order. Its domain is a placeholder until the server is delivered, then the service's name.
 type detail struct {
-	ID       int64     `json:"id"`
-	Domain   string    `json:"domain"`
-	Text     string    `json:"text"`
-	Kind     string    `json:"kind"`
-	Item     *item     `json:"item"`
-	Ucents   int64     `json:"ucents"`
-	Delivery *Delivery `json:"delivery"` // of a server's first line; nil elsewhere
+	ID     int64  `json:"id"`
+	Domain string `json:"domain"`
+	Text   string `json:"text"`
+	Kind   string `json:"kind"`
+	Item   *item  `json:"item"`
+	Ucents int64  `json:"ucents"`
+	Sold   *Sold  `json:"sold"` // of a server's first line; nil elsewhere
 }
 
 const tax = 20 // per cent
 
 // summary is what both checkouts answer.
-func (o *OVH) summary(c *cart, id *int64) any {
+func (s *Shop) summary(c *cart, id *int64) any {
 	ucents, details := c.due()
 	withTax := ucents + ucents*tax/100
 	var url any
@@ -47,120 +50,94 @@ func (o *OVH) summary(c *cart, id *int64) any {
 func orderURL(id int64) string { return fmt.Sprintf("https://lab.invalid/order/%d", id) }
 
 // preview says what buying would cost and buys nothing.
-func (o *OVH) preview(r *request) (any, error) {
-	c, err := o.checkable(r)
+func (s *Shop) preview(r *api.Request) (any, error) {
+	c, err := s.checkable(r)
 	if err != nil {
 		return nil, err
 	}
-	return o.summary(c, nil), nil
+	return s.summary(c, nil), nil
 }
 
 // checkable finds a cart that could be bought.
-func (o *OVH) checkable(r *request) (*cart, error) {
-	c, err := o.openCart(r)
+func (s *Shop) checkable(r *api.Request) (*cart, error) {
+	c, err := s.openCart(r)
 	if err != nil {
 		return nil, err
 	}
 	if !c.Assigned {
-		return nil, bad("Cart is not assigned to an account")
+		return nil, api.Bad("Cart is not assigned to an account")
 	}
 	return c, c.complete()
 }
 
 // checkout buys: a cart can be bought once.
-func (o *OVH) checkout(r *request) (any, error) {
+func (s *Shop) checkout(r *api.Request) (any, error) {
 	var in struct {
 		AutoPay bool `json:"autoPayWithPreferredPaymentMethod"`
 		Waive   bool `json:"waiveRetractationPeriod"`
 	}
-	if len(r.body) > 0 {
-		if err := r.decode(&in); err != nil {
+	if len(r.Raw) > 0 {
+		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
 	}
-	c, err := o.checkable(r)
+	c, err := s.checkable(r)
 	if err != nil {
 		return nil, err
 	}
 	c.Bought = true
-	ord := o.place(c)
+	ord := s.place(c)
 	if in.AutoPay {
-		o.paid(ord)
+		s.paid(ord)
 	}
-	return o.summary(c, &ord.ID), nil
+	return s.summary(c, &ord.ID), nil
 }
 
-func (o *OVH) place(c *cart) *order {
+func (s *Shop) place(c *cart) *order {
 	ucents, _ := c.due()
-	ord := &order{ID: o.state.nextID(), At: o.clock(), Status: "notPaid", Ucents: ucents}
+	ord := &order{ID: s.deps.NextID(), At: s.deps.Now(), Status: "notPaid", Ucents: ucents}
 	for _, i := range c.Items {
-		d := &detail{ID: o.state.nextID(), Domain: fmt.Sprintf("*%d", i.ID), Text: i.Name, Kind: "DURATION", Item: i, Ucents: i.Ucents}
+		d := &detail{ID: s.deps.NextID(), Domain: fmt.Sprintf("*%d", i.ID), Text: i.Name, Kind: "DURATION", Item: i, Ucents: i.Ucents}
 		if i.Parent == 0 {
-			d.Delivery = &Delivery{Plan: i.Plan, Datacenter: i.config("dedicated_datacenter")}
+			d.Sold = &Sold{Line: d.ID, Plan: i.Plan, Datacenter: i.config("dedicated_datacenter")}
 		}
 		ord.Details = append(ord.Details, d)
 	}
-	o.state.Orders[ord.ID] = ord
+	s.Orders[ord.ID] = ord
 	return ord
 }
 
 // paid sends a paid order on its way.
-func (o *OVH) paid(ord *order) {
+func (s *Shop) paid(ord *order) {
 	ord.Status = "checking"
-	o.spawn(func() { o.deliver(ord) })
+	s.deps.Spawn(func(ctx context.Context) { s.deliver(ctx, ord) })
 }
 
 // deliver goes from checking to delivered: the machines are built and belong to the account.
-func (o *OVH) deliver(ord *order) {
-	if !pause(o.life, o.opt.Delay(Payment)) {
+func (s *Shop) deliver(ctx context.Context, ord *order) {
+	if !pause(ctx, s.deps.PayTime()) {
 		return
 	}
-	o.change(func() { ord.Status = "delivering" })
-	if !pause(o.life, o.opt.Delay(Deliver)) {
+	s.deps.Change(func() { ord.Status = "delivering" })
+	if !pause(ctx, s.deps.DeliverTime()) {
 		return
 	}
-	for _, s := range o.handOver(ord) {
-		if err := o.build(o.life, s); err != nil {
-			o.opt.Log.Error("deliver server", "server", s.Service, "error", err)
+	for _, d := range ord.Details {
+		if d.Sold == nil {
+			continue
+		}
+		service, err := s.deps.HandOver(ctx, *d.Sold)
+		if err != nil {
+			s.deps.Log.Error("deliver server", "order", ord.ID, "error", err)
 			return // stays delivering
 		}
+		s.deps.Change(func() { ord.name(d.Item.ID, service) })
 	}
-	o.change(func() { ord.Status = "delivered" })
-}
-
-// handOver enters the order's servers in the books, once.
-func (o *OVH) handOver(ord *order) (all []*server) {
-	o.change(func() {
-		for _, d := range ord.Details {
-			if d.Delivery == nil {
-				continue
-			}
-			if s := o.state.named(d.Domain); s != nil {
-				all = append(all, s)
-				continue
-			}
-			d.Delivery.N = o.delivered() + 1
-			s := o.enter(o.opt.Deliver(*d.Delivery))
-			s.Order = d.Delivery
-			o.name(ord, d.Item.ID, s.Service)
-			all = append(all, s)
-		}
-	})
-	return all
-}
-
-func (o *OVH) delivered() int {
-	n := 0
-	for _, s := range o.state.Servers {
-		if s.Order != nil {
-			n++
-		}
-	}
-	return n
+	s.deps.Change(func() { ord.Status = "delivered" })
 }
 
 // name writes the service's name on the lines of a server and of its options.
-func (o *OVH) name(ord *order, item int64, service string) {
+func (ord *order) name(item int64, service string) {
 	for _, d := range ord.Details {
 		if d.Item.ID == item || d.Item.Parent == item {
 			d.Domain = service
@@ -168,23 +145,23 @@ func (o *OVH) name(ord *order, item int64, service string) {
 	}
 }
 
-// resumeOrders goes on with the deliveries a former lab left; o.mu is held.
-func (o *OVH) resumeOrders() {
-	for _, id := range sorted(o.state.Orders) {
-		if ord := o.state.Orders[id]; ord.Status == "checking" || ord.Status == "delivering" {
-			o.spawn(func() { o.deliver(ord) })
+// Resume goes on with the deliveries a former lab left; the books are open.
+func (s *Shop) Resume() {
+	for _, id := range sorted(s.Orders) {
+		if ord := s.Orders[id]; ord.Status == "checking" || ord.Status == "delivering" {
+			s.deps.Spawn(func(ctx context.Context) { s.deliver(ctx, ord) })
 		}
 	}
 }
 
-func (o *OVH) listOrders(r *request) (any, error) {
+func (s *Shop) listOrders(r *api.Request) (any, error) {
 	from, to, err := between(r)
 	if err != nil {
 		return nil, err
 	}
 	out := []int64{}
-	for _, id := range sorted(o.state.Orders) {
-		at := o.state.Orders[id].At
+	for _, id := range sorted(s.Orders) {
+		at := s.Orders[id].At
 		if !at.Before(from) && (to.IsZero() || !at.After(to)) {
 			out = append(out, id)
 		}
@@ -192,11 +169,11 @@ func (o *OVH) listOrders(r *request) (any, error) {
 	return out, nil
 }
 
-func between(r *request) (from, to time.Time, err error) {
+func between(r *api.Request) (from, to time.Time, err error) {
 	for name, at := range map[string]*time.Time{"date.from": &from, "date.to": &to} {
-		if v := r.query.Get(name); v != "" {
+		if v := r.Query.Get(name); v != "" {
 			if *at, err = time.Parse(time.RFC3339, v); err != nil {
-				return from, to, bad("[query.%s] %q is not a date and time", name, v)
+				return from, to, api.Bad("[query.%s] %q is not a date and time", name, v)
 			}
 		}
 	}
@@ -204,17 +181,17 @@ func between(r *request) (from, to time.Time, err error) {
 }
 
 // onOrder makes a handler of what is done to one order.
-func onOrder(do func(o *OVH, r *request, ord *order) (any, error)) handler {
-	return onBooks(func(o *OVH, r *request) (any, error) {
-		ord := o.state.Orders[r.id("orderId")]
+func onOrder(do func(s *Shop, r *api.Request, ord *order) (any, error)) Handler {
+	return func(s *Shop, r *api.Request) (any, error) {
+		ord := s.Orders[r.ID("orderId")]
 		if ord == nil {
-			return nil, noObject("orderId", r.args["orderId"])
+			return nil, api.NoObject("orderId", r.Args["orderId"])
 		}
-		return do(o, r, ord)
-	})
+		return do(s, r, ord)
+	}
 }
 
-func (o *OVH) getOrder(_ *request, ord *order) (any, error) {
+func (s *Shop) getOrder(_ *api.Request, ord *order) (any, error) {
 	withTax := ord.Ucents + ord.Ucents*tax/100
 	return map[string]any{
 		"date": seconds(ord.At), "expirationDate": seconds(ord.At.AddDate(0, 0, 14)), "orderId": ord.ID, "password": "none",
@@ -223,9 +200,9 @@ func (o *OVH) getOrder(_ *request, ord *order) (any, error) {
 	}, nil
 }
 
-func (o *OVH) orderStatus(_ *request, ord *order) (any, error) { return ord.Status, nil }
+func (s *Shop) orderStatus(_ *api.Request, ord *order) (any, error) { return ord.Status, nil }
 
-func (o *OVH) listDetails(_ *request, ord *order) (any, error) {
+func (s *Shop) listDetails(_ *api.Request, ord *order) (any, error) {
 	out := []int64{}
 	for _, d := range ord.Details {
 		out = append(out, d.ID)
@@ -233,16 +210,16 @@ func (o *OVH) listDetails(_ *request, ord *order) (any, error) {
 	return out, nil
 }
 
-func (ord *order) detail(r *request) (*detail, error) {
+func (ord *order) detail(r *api.Request) (*detail, error) {
 	for _, d := range ord.Details {
-		if d.ID == r.id("orderDetailId") {
+		if d.ID == r.ID("orderDetailId") {
 			return d, nil
 		}
 	}
-	return nil, noObject("orderDetailId", r.args["orderDetailId"])
+	return nil, api.NoObject("orderDetailId", r.Args["orderDetailId"])
 }
 
-func (o *OVH) getDetail(r *request, ord *order) (any, error) {
+func (s *Shop) getDetail(r *api.Request, ord *order) (any, error) {
 	d, err := ord.detail(r)
 	if err != nil {
 		return nil, err
@@ -253,7 +230,7 @@ func (o *OVH) getDetail(r *request, ord *order) (any, error) {
 	}, nil
 }
 
-func (o *OVH) detailExtension(r *request, ord *order) (any, error) {
+func (s *Shop) detailExtension(r *api.Request, ord *order) (any, error) {
 	d, err := ord.detail(r)
 	if err != nil {
 		return nil, err
