@@ -37,6 +37,8 @@ type GoodBoot struct {
 	BootID   string            `json:"boot_id"`
 	Manifest string            `json:"manifest"`        // digest
 	Files    map[string]string `json:"files,omitempty"` // path → sha256, to say what changed
+	// Rotated is the boot after which the machine key was exchanged last.
+	Rotated string `json:"rotated,omitempty"`
 }
 
 // Suspicion is why a node is not believed any more.

@@ -36,7 +36,7 @@ func (x *exchange) rotate(r rotateSpec) (any, error) {
 		return nil, errNoPower
 	}
 	out := x.exchangeKey(r)
-	if x.lostPower(r.Step + "ed") {
+	if x.lostPower(map[string]string{"add": "added", "retire": "retired"}[r.Step]) {
 		return nil, errNoPower
 	}
 	return out, nil

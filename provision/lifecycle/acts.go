@@ -161,6 +161,8 @@ func (n *node) unlock(ctx context.Context, seen Observation) (any, error) {
 		return nil, err
 	}
 	took := time.Since(started)
+	n.opened = seen.state.Sealed
+	n.audit(ctx, VerdictOpened, "it took its key", unlockEvidence{ssh.FingerprintSHA256(pin), took.Seconds()})
 	return unlockEvidence{ssh.FingerprintSHA256(pin), took.Seconds()}, n.initramfsEnds(ctx, seen.Server)
 }
 
@@ -246,6 +248,16 @@ func (n *node) changes(ctx context.Context, each func(spec.Event)) ([]string, er
 	var a spec.Applied
 	err = n.call(ctx, remote.Call{Op: spec.OpPlan, Spec: want, Result: &a, Events: each})
 	return a.Changed, err
+}
+
+// convergeRecorded applies the spec, which may bring another kernel or initramfs.
+func (n *node) convergeRecorded(ctx context.Context, seen Observation) (evidence any, err error) {
+	err = n.changedByUs(ctx, seen, func() (bool, error) {
+		evidence, err = n.converge(ctx)
+		a, _ := evidence.(spec.Applied)
+		return len(a.Changed) > 0, err
+	})
+	return evidence, err
 }
 
 // converge applies the spec; a node that comes here was seen to differ from it.

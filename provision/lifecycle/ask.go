@@ -79,13 +79,19 @@ func Unlock(ctx context.Context, d Deps, want Node) (Result, error) {
 
 func (n *node) unlocked(ctx context.Context) (Observation, error) {
 	seen, err := n.see(ctx)
-	if err != nil || seen.Stage != Locked {
+	if err != nil {
 		return seen, err
+	}
+	if seen.Stage != Locked {
+		return seen, n.believe(ctx, seen)
 	}
 	for _, op := range []Op{OpUnlock, OpWaitSystem} {
 		if err := n.act(ctx, n.want.operation(op, seen), seen); err != nil {
 			return seen, err
 		}
 	}
-	return n.see(ctx)
+	if seen, err = n.see(ctx); err != nil {
+		return seen, err
+	}
+	return seen, n.believe(ctx, seen)
 }

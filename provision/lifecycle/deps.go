@@ -102,6 +102,12 @@ type Deps struct {
 	Allow func(ctx context.Context, n Node, o Observation) error
 	// Lease keeps two unlockers apart; nil: this command's lock on the fleet is enough.
 	Lease func(ctx context.Context, node string) (release func(), err error)
+	// Boots keeps what nodes booted from; nil: boots are not proven, and keys not exchanged.
+	Boots Boots
+	// Rotation exchanges the machine key after every proven boot; nil: it stays.
+	Rotation Rotation
+	// Audit hears what became of keys and boots; nil: nobody does. It is called from a node's own goroutine.
+	Audit func(ctx context.Context, node, verdict, why string, evidence any)
 	// Serving proves from outside that a converged node serves; nil: healthy control sockets are enough.
 	Serving func(ctx context.Context, n Node, s provider.Server) error
 

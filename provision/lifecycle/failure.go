@@ -38,7 +38,7 @@ func final(err error) bool {
 	var over *enough
 	switch {
 	case errors.As(err, &wrong), errors.Is(err, ErrWrongNode), errors.Is(err, ErrNotEncrypted), errors.Is(err, ErrForeignDisk),
-		errors.Is(err, ErrHeld), errors.Is(err, ErrNoServer), errors.As(err, &over):
+		errors.Is(err, ErrHeld), errors.Is(err, ErrSuspect), errors.Is(err, ErrNoServer), errors.As(err, &over):
 		return true
 	case errors.As(err, &unlock):
 		return unlock.Final()
@@ -114,6 +114,8 @@ func (n *node) next(err error) string {
 		again = "fleet up " + pop
 	}
 	switch {
+	case errors.Is(err, ErrSuspect):
+		return "find out who changed it; if it was you: fleet unlock --trust " + n.name
 	case errors.As(err, &wrong):
 		return "look at the machine's console at the provider before anything else; when its own key answers again: " + again
 	case errors.As(err, &unlock) && unlock.Outcome == remote.WrongKey:

@@ -45,9 +45,11 @@ type node struct {
 	origin  provider.Origin // of the rescue system's host keys, once this run entered it
 	// rescueKey is pinned from the first login to rescue until the next restart.
 	rescueKey ssh.PublicKey
-	attempts  map[Op]int
-	changed   bool
-	resets    int
+	// opened: this run handed the sealed node its key, and its boot is not proven yet.
+	opened   bool
+	attempts map[Op]int
+	changed  bool
+	resets   int
 }
 
 type waitingFor struct {

@@ -21,6 +21,8 @@ const (
 	OpWaitAnswer  Op = "wait-answer"
 	OpUnlock      Op = "unlock"
 	OpWaitSystem  Op = "wait-system"
+	OpProveBoot   Op = "prove-boot" // after every boot of a sealed node; in no plan
+	OpRotateKey   Op = "rotate-key" // likewise
 	OpSeal        Op = "seal"
 	OpConverge    Op = "converge"
 	OpWaitServing Op = "wait-serving"
@@ -152,6 +154,8 @@ var deadlines = map[Op]time.Duration{
 	OpWaitAnswer:  4 * time.Minute,
 	OpUnlock:      3 * time.Minute,
 	OpWaitSystem:  4 * time.Minute,
+	OpProveBoot:   2 * time.Minute,
+	OpRotateKey:   3 * time.Minute,
 	OpSeal:        2 * time.Minute,
 	OpConverge:    10 * time.Minute,
 	OpWaitServing: 2 * time.Minute,
@@ -200,6 +204,10 @@ func (w Want) text(op Op, seen Observation) string {
 		return "hand over the disk key to the pinned initramfs"
 	case OpWaitSystem:
 		return "wait for the system to answer with its pinned host key"
+	case OpProveBoot:
+		return "compare what it booted from with what was recorded"
+	case OpRotateKey:
+		return "exchange its machine key"
 	case OpSeal:
 		return "give it its lasting disk keys and host keys, destroy the install key"
 	case OpConverge:

@@ -82,7 +82,7 @@ func (f *fleetRun) run(ctx context.Context, want Node, do func(*node, context.Co
 // limits bound how often an operation is begun in one run.
 var limits = map[Op]int{
 	OpRent: 2, OpEnterRescue: 2, OpInstall: 3, OpBootDisk: 3, OpWaitAnswer: 2, OpUnlock: 2, OpWaitSystem: 2, OpSeal: 3,
-	OpConverge: 3, OpWaitServing: 2,
+	OpConverge: 3, OpWaitServing: 2, OpProveBoot: 3,
 }
 
 // up looks, plans and acts until the plan is empty.
@@ -92,6 +92,14 @@ func (n *node) up(ctx context.Context) (Observation, error) {
 		seen, err := n.see(ctx)
 		if err != nil {
 			return seen, err
+		}
+		if err := n.believe(ctx, seen); err != nil {
+			tried := errors.As(err, new(*Error)) // else it could not even be begun
+			if ctx.Err() != nil || !tried || final(err) || n.attempts[OpProveBoot] >= limits[OpProveBoot] {
+				return seen, err
+			}
+			n.say(EventWarning, "%v; looking again", err)
+			continue
 		}
 		plan := Plan(n.want, seen)
 		if len(plan) == 0 {
@@ -170,7 +178,7 @@ func (n *node) act(ctx context.Context, op Operation, seen Observation) error {
 		return &Error{Node: n.name, Op: op.Op, Stage: seen.Stage, Err: fmt.Errorf("journal: %w", err), Next: n.next(err)}
 	}
 	n.tell(Event{Node: n.name, Kind: EventBegin, Op: op.Op, Attempt: n.attempts[op.Op], Text: op.Text, Since: started})
-	n.changed = n.changed || op.Op != OpWaitAnswer && op.Op != OpWaitServing && op.Op != OpWaitSystem
+	n.changed = n.changed || op.Op != OpWaitAnswer && op.Op != OpWaitServing && op.Op != OpWaitSystem && op.Op != OpProveBoot
 	bounded, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within %s", op.Deadline))
 	defer cancel()
 	evidence, err := n.do(bounded, op, seen)
@@ -239,10 +247,14 @@ func (n *node) do(ctx context.Context, op Operation, seen Observation) (evidence
 		return n.waitAnswer(ctx, op.Op, seen)
 	case OpUnlock:
 		return n.unlock(ctx, seen)
+	case OpProveBoot:
+		return n.proveBoot(ctx, seen)
+	case OpRotateKey:
+		return n.rotate(ctx, seen)
 	case OpSeal:
 		return n.seal(ctx, seen)
 	case OpConverge:
-		return n.converge(ctx)
+		return n.convergeRecorded(ctx, seen)
 	case OpWaitServing:
 		return nil, n.waitServing(ctx, seen)
 	case OpWipe:
