@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,29 +90,29 @@ func explain(op string, r request, err error) error {
 	if errors.As(err, &ours) {
 		return err
 	}
-	kind, hint := kindOf(r, err)
+	hint, kind := kindOf(r, err)
 	return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
 }
 
-func kindOf(r request, err error) (kind error, hint string) {
+func kindOf(r request, err error) (hint string, kind error) {
 	var api *apiError
 	if !errors.As(err, &api) {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return provider.ErrTimeout, ""
+			return "", provider.ErrTimeout
 		}
-		return nil, ""
+		return "", nil
 	}
 	switch {
 	case api.unauthorized():
-		return provider.ErrUnauthorized, api.rightHint(r)
+		return api.rightHint(r), provider.ErrUnauthorized
 	case api.status == statusExpired:
-		return provider.ErrExpired, "renew it at OVH, or take the node out of the fleet file: its data is kept for some days only"
+		return "renew it at OVH, or take the node out of the fleet file: its data is kept for some days only", provider.ErrExpired
 	case api.status == http.StatusNotFound:
-		return provider.ErrNotFound, ""
+		return "", provider.ErrNotFound
 	case api.status == http.StatusTooManyRequests:
-		return provider.ErrRateLimited, ""
+		return "", provider.ErrRateLimited
 	}
-	return nil, ""
+	return "", nil
 }
 
 // unauthorized says whether the keys or their rights are what is wrong. Repeating such a call never helps.
@@ -121,31 +122,28 @@ func (e *apiError) unauthorized() bool {
 
 // signature says whether the signature was refused: the clocks may have drifted, or a key is wrong. "Invalid signature"
 // and "Query out of time" come with 400 and an errorCode; the newer errors have the words only.
-func (e *apiError) signature() bool {
-	if e.status < 400 || e.status > 403 {
-		return false
-	}
+func (e *apiError) signature() bool { return e.late() || e.says("invalid_signature", "invalid signature") }
+
+// late says whether the signature was refused for its time alone.
+func (e *apiError) late() bool { return e.says("query_time_out", "out of time", "timestamp") }
+
+func (e *apiError) says(words ...string) bool {
 	text := strings.ToLower(e.code + " " + e.message)
-	for _, s := range []string{"invalid_signature", "invalid signature", "query_time_out", "out of time", "timestamp"} {
-		if strings.Contains(text, s) {
-			return true
-		}
-	}
-	return false
+	return e.status >= 400 && e.status <= 403 &&
+		slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // rightHint says what an operator does about a refused call.
 func (e *apiError) rightHint(r request) string {
-	text := strings.ToLower(e.code + " " + e.message)
 	switch {
 	case e.signature():
 		return "the application secret or the consumer key is not the one of this application, or this machine's clock jumps"
-	case strings.Contains(text, "granted") || strings.Contains(text, "not_granted_call"):
+	case e.says("granted"):
 		path, _, _ := strings.Cut(r.path, "?")
 		return fmt.Sprintf("the consumer key lacks the right %s %s: make one with this access rule", r.method, rule(path))
-	case strings.Contains(text, "expired"), strings.Contains(text, "credential"):
+	case e.says("expired", "credential"):
 		return "the consumer key is not valid (any more): make a new one for this application and confirm it at its validation URL"
-	case strings.Contains(text, "invalid_key"), strings.Contains(text, "application key"):
+	case e.says("invalid_key", "application key"):
 		return "the application key is unknown at this endpoint: is it of another region (ovh-eu, ovh-ca, ovh-us)?"
 	}
 	return keyHint

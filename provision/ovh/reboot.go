@@ -32,7 +32,7 @@ func (d *Driver) hardReboot(ctx context.Context, op, id string, had bool) error 
 			say(ctx, "%s: a %s is under way already (task %d)", op, hardReboot, pending.ID)
 			if err := d.await(ctx, op, id, pending); err == nil && had {
 				return nil
-			} else if err != nil && !errors.Is(err, provider.ErrActionFailed) {
+			} else if err != nil && !isOver(err) {
 				return err
 			}
 		}
@@ -47,6 +47,11 @@ func (d *Driver) hardReboot(ctx context.Context, op, id string, had bool) error 
 	}
 }
 
+// isOver says whether a wait ended because the task is of no use any more, so that the next may begin.
+func isOver(err error) bool {
+	return errors.Is(err, provider.ErrActionFailed) || errors.Is(err, provider.ErrActionGone)
+}
+
 // pendingReboot lists the hardReboot tasks that OVH knows, and says which of them is not over. Ids rise, so only the
 // newest can be.
 func (d *Driver) pendingReboot(ctx context.Context, op, id string) (known []int64, pending task, err error) {
@@ -55,8 +60,8 @@ func (d *Driver) pendingReboot(ctx context.Context, op, id string) (known []int6
 		return known, task{}, err
 	}
 	t, err := d.task(ctx, op, id, slices.Max(known))
-	if errors.Is(err, provider.ErrNotFound) {
-		return known, task{}, nil // OVH forgets the details of old tasks before their ids
+	if errors.Is(err, provider.ErrNotFound) || errors.Is(err, provider.ErrBudget) {
+		return known, task{ID: t.ID, Function: hardReboot}, nil // so fresh that its region does not show it
 	}
 	if err != nil || t.over() {
 		return known, task{}, err

@@ -57,11 +57,11 @@ func (d *Driver) try(ctx context.Context, r request) error {
 	round := d.clock.round()
 	err := d.tryOnce(ctx, r)
 	var api *apiError
-	if round == 0 || !errors.As(err, &api) || !api.signature() {
-		return err
+	if !errors.As(err, &api) || !api.signature() || (round == 0 && !api.late()) {
+		return err // with round 0 the time had just been asked for
 	}
 	say(ctx, "OVH refuses the signature (%s): asking for its time again", api.message)
-	if err := d.refreshClock(ctx, round); err != nil {
+	if err := d.refreshClock(ctx, max(round, 1)); err != nil {
 		return err
 	}
 	return d.tryOnce(ctx, r)
