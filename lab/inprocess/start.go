@@ -62,7 +62,7 @@ func (l *Lab) openRobot(ctx context.Context, o Options, s *stack) (err error) {
 	}
 	l.Robot, err = robot.New(ctx, robot.Options{
 		User: RobotUser, Password: RobotPassword, Backend: l.Machines, Faults: l.Faults, StatePath: beside(o.StatePath, "robot"),
-		Machines: rack.Robot(o.Robot, o.Dedicated), Stock: rack.RobotStock(o.Dedicated), Delay: o.RobotDelay, Rates: o.RobotRates, Log: o.Log,
+		Machines: rack.Robot(o.Robot, o.Dedicated), Stock: rack.RobotStock(o.Dedicated), Delay: o.RobotDelay, RatePerHour: o.RobotRates, Log: o.Log,
 	})
 	if err != nil {
 		return err
