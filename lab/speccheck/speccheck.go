@@ -48,6 +48,16 @@ func Load(t testing.TB, api API) *Spec {
 	return s
 }
 
+// Present says whether a provider's description is at hand, for tests that are worth running without it too.
+func Present(api API) bool {
+	for _, name := range api.source().files {
+		if _, err := find(name); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func find(name string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
