@@ -81,9 +81,7 @@ func (o *OVH) urlOf(r *http.Request) string {
 		return uri
 	}
 	if o.opt.Endpoint != "" {
-		if base, ok := strings.CutSuffix(o.opt.Endpoint, "/1.0"); ok {
-			return base + uri
-		}
+		return strings.TrimSuffix(o.opt.Endpoint, "/1.0") + uri
 	}
 	scheme := "http://"
 	if r.TLS != nil {

@@ -3,6 +3,7 @@ package ovh
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"popfleet/lab/faults"
@@ -28,21 +29,32 @@ func (o *OVH) meddle(s *server) {
 	o.opt.Log.Info("fault strikes", "kind", string(f.Kind), "server", s.Service, "fault", f.ID)
 	if f.Kind == faults.Intervention {
 		o.intervene(s, f.Step == Reboot)
-	} else {
+	} else if slices.Contains(others, f.Step) {
 		o.foreign(s, f.Step)
+	} else {
+		o.opt.Log.Error("a fault wants what nobody does", "fault", f.ID, "step", f.Step)
 	}
 	o.save()
 }
 
+// others is what somebody else can do to a server, "" being rescue.
+var others = []string{
+	"", "rescue", "script", "hacked", "expired", Reboot, Reinstall, "hardware_update", "requestAccessIPMI", "resetIPMI", "addVirtualMac", "genericMoveFloatingIp",
+}
+
 // Foreign does to a server what somebody else could: "rescue" (the default) sets its bootId and a stranger's key,
-// "script" a boot script, "hacked" the provider's block, "expired" the end of the service; any function of a task, such
-// as hardReboot or reinstallServer, puts that task among the server's tasks. Only hardReboot reaches the machine.
+// "script" a boot script, "hacked" the provider's block, "expired" the end of the service; a task's function, such as
+// hardReboot or reinstallServer, puts that task among the server's tasks. Only hardReboot reaches the machine, and
+// hardware_update waits for a date that nobody gives it.
 func (o *OVH) Foreign(service, what string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.state.named(service)
 	if s == nil {
 		return fmt.Errorf("server %s: no such server", service)
+	}
+	if !slices.Contains(others, what) {
+		return fmt.Errorf("%q: expected one of %s", what, strings.Join(others, ", "))
 	}
 	o.foreign(s, what)
 	o.save()
@@ -66,7 +78,7 @@ func (o *OVH) foreign(s *server, what string) {
 		o.begin(s, Reboot, "Reboot asked", nil)
 	default:
 		t := o.begin(s, what, "", nil)
-		t.Effect = false
+		t.Effect, t.NeedSchedule = false, what == "hardware_update"
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +142,9 @@ func fill(opt *Options) error {
 	}
 	if _, ok := netboots[opt.Region]; !ok {
 		return fmt.Errorf("ovh simulator: region %q: expected EU, CA or US", opt.Region)
+	}
+	if opt.Endpoint != "" && !strings.HasSuffix(opt.Endpoint, "/1.0") {
+		return fmt.Errorf("ovh simulator: endpoint %q: expected a URL that ends in /1.0", opt.Endpoint)
 	}
 	if opt.Delay == nil {
 		opt.Delay = Realistic

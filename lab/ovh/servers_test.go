@@ -1,6 +1,7 @@
 package ovh_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -207,6 +208,19 @@ func TestWhatOthersDo(t *testing.T) {
 	if got := w.finish(ids[0]); got.Status != "done" {
 		t.Errorf("foreign task: %+v", got)
 	}
+	must(t, w.ovh.Foreign(service, "hardware_update"))
+	w.ok("GET", server+"/task?function=hardware_update", nil, &ids)
+	var waits struct {
+		NeedSchedule bool
+		Status       string
+	}
+	w.until("a task waits for a date", func() bool {
+		_, data := w.call("GET", fmt.Sprintf("%s/task/%d", server, ids[0]), nil)
+		return json.Unmarshal(data, &waits) == nil && waits.Status == "todo" && waits.NeedSchedule
+	})
+	if w.ovh.Foreign(service, "dance") == nil {
+		t.Error("what nobody does was done")
+	}
 	must(t, w.ovh.Intervene(service, false))
 	must(t, w.ovh.Foreign(service, "expired"))
 	w.refused("GET", server, nil, 460, "This service is expired")
@@ -306,6 +320,7 @@ func TestNewRefuses(t *testing.T) {
 	for name, change := range map[string]func(*ovh.Options){
 		"no key":     func(o *ovh.Options) { o.ConsumerKey = "" },
 		"no backend": func(o *ovh.Options) { o.Backend = nil },
+		"endpoint":   func(o *ovh.Options) { o.Endpoint = "http://ovh.test" },
 		"region":     func(o *ovh.Options) { o.Region = "MARS" },
 		"twice":      func(o *ovh.Options) { o.Machines = []ovh.Rented{rented("a.b", 1), rented("a.b", 2)} },
 		"no address": func(o *ovh.Options) { o.Machines = []ovh.Rented{{ServiceName: "a.b", Datacenter: "gra3"}} },

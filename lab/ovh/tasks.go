@@ -12,21 +12,22 @@ import (
 
 // task is something the provider does to a server: init, todo, doing, and one of the ends.
 type task struct {
-	ID       int64      `json:"id"`
-	Service  string     `json:"service"`
-	Function string     `json:"function"`
-	Status   string     `json:"status"`
-	Comment  string     `json:"comment"`
-	Start    time.Time  `json:"start"`
-	Last     time.Time  `json:"last"`
-	Done     *time.Time `json:"done"`
-	Found    time.Time  `json:"found"`              // not found before: the region lags
-	Lost     bool       `json:"lost"`               // a fault: never found
-	End      string     `json:"end"`                // a fault: how it ends; "" is done
-	Stuck    bool       `json:"stuck"`              // a fault: never leaves doing
-	Effect   bool       `json:"effect"`             // it does something to the machine
-	Template string     `json:"template,omitempty"` // of a reinstall
-	SSHKey   string     `json:"ssh_key,omitempty"`  // likewise
+	ID           int64      `json:"id"`
+	Service      string     `json:"service"`
+	Function     string     `json:"function"`
+	Status       string     `json:"status"`
+	Comment      string     `json:"comment"`
+	Start        time.Time  `json:"start"`
+	Last         time.Time  `json:"last"`
+	Done         *time.Time `json:"done"`
+	Found        time.Time  `json:"found"`              // not found before: the region lags
+	Lost         bool       `json:"lost"`               // a fault: never found
+	End          string     `json:"end"`                // a fault: how it ends; "" is done
+	Stuck        bool       `json:"stuck"`              // a fault: never leaves doing
+	Effect       bool       `json:"effect"`             // it does something to the machine
+	NeedSchedule bool       `json:"need_schedule"`      // it stays todo until it is given a date
+	Template     string     `json:"template,omitempty"` // of a reinstall
+	SSHKey       string     `json:"ssh_key,omitempty"`  // likewise
 
 	asked int
 }
@@ -50,7 +51,7 @@ type wireTask struct {
 func (t *task) wire() wireTask {
 	return wireTask{
 		TaskID: t.ID, Function: t.Function, Status: t.Status, Comment: nonEmpty(t.Comment), StartDate: seconds(t.Start),
-		LastUpdate: ptr(seconds(t.Last)), DoneDate: secondsOf(t.Done), Tags: []string{},
+		LastUpdate: ptr(seconds(t.Last)), DoneDate: secondsOf(t.Done), NeedSchedule: t.NeedSchedule, Tags: []string{},
 	}
 }
 
@@ -144,6 +145,9 @@ func (o *OVH) advance(t *task) bool {
 	case "init":
 		t.Status = "todo"
 	case "todo":
+		if t.NeedSchedule {
+			return false
+		}
 		t.Status = "doing"
 	default:
 		return false
