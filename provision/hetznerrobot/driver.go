@@ -90,6 +90,7 @@ type Driver struct {
 	boots  bootClock
 
 	uploading chan struct{} // holds a token while a key is looked up or uploaded
+	ordering  chan struct{} // holds a token while an order is placed
 
 	mu      sync.Mutex
 	keys    map[string]bool      // MD5 fingerprints that are ours; true once the account is known to hold them
@@ -109,8 +110,8 @@ func New(o Options) (*Driver, error) {
 	}
 	o.Servers = maps.Clone(o.Servers)
 	d := &Driver{opts: o, client: newClient(o), limits: newLimits(o.Hour), zone: zone,
-		uploading: make(chan struct{}, 1),
-		keys:      map[string]bool{}, resets: map[int]resetOptions{}, manuals: map[int]time.Time{}}
+		uploading: make(chan struct{}, 1), ordering: make(chan struct{}, 1),
+		keys: map[string]bool{}, resets: map[int]resetOptions{}, manuals: map[int]time.Time{}}
 	d.list.lock = make(chan struct{}, 1)
 	for _, line := range o.Keys {
 		fp, err := fingerprintMD5(line)

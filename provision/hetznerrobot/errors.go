@@ -148,31 +148,31 @@ func explain(op string, err error) error {
 	if err == nil || errors.As(err, &ours) {
 		return err
 	}
-	kind, hint := kindOf(err)
+	hint, kind := kindOf(err)
 	return &provider.Error{Op: op, Kind: kind, Hint: hint, Err: err}
 }
 
-func kindOf(err error) (kind error, hint string) {
+func kindOf(err error) (hint string, kind error) {
 	switch codeOf(err) {
 	case codeServerNotFound:
-		return provider.ErrNotFound, "a server that Hetzner has locked, or that belongs to another account, is invisible here"
+		return "a server that Hetzner has locked, or that belongs to another account, is invisible here", provider.ErrNotFound
 	case codeNoAddress:
-		return provider.ErrNotFound, "the address does not belong to this Robot account"
+		return "the address does not belong to this Robot account", provider.ErrNotFound
 	case codeBootNotAvailable:
-		return provider.ErrNoRescue, "Robot has no boot configuration for this server"
+		return "Robot has no boot configuration for this server", provider.ErrNoRescue
 	case codeResetMissing:
-		return provider.ErrCantRestart, "Robot has no reset for this server: restart it by hand"
+		return "Robot has no reset for this server: restart it by hand", provider.ErrCantRestart
 	case codeResetManual:
-		return provider.ErrCantRestart, "a manual reset was ordered and a technician works on it: run the command again when Robot says it is done"
+		return "a manual reset was ordered and a technician works on it: run the command again when Robot says it is done", provider.ErrCantRestart
 	}
 	var r *refusal
 	if errors.As(err, &r) && r.Status == http.StatusNotFound {
-		return provider.ErrNotFound, ""
+		return "", provider.ErrNotFound
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return provider.ErrTimeout, ""
+		return "", provider.ErrTimeout
 	}
-	return nil, ""
+	return "", nil
 }
 
 // verdict is what to do about a failed call.

@@ -33,7 +33,7 @@ const buysPerDay = 20
 func newLimits(hour time.Duration) map[class]*limiter {
 	all := map[class]*limiter{classBuy: {limit: buysPerDay, window: 24 * hour}}
 	for c, n := range perHour {
-		all[c] = &limiter{limit: n, window: hour}
+		all[c] = &limiter{limit: n, window: hour, slow: n / 10}
 	}
 	return all
 }
@@ -43,6 +43,7 @@ func newLimits(hour time.Duration) map[class]*limiter {
 type limiter struct {
 	limit  int
 	window time.Duration
+	slow   int // how many of the last are handed out slowly
 
 	mu      sync.Mutex
 	at      []time.Time // calls let through inside the window, and those that wait for their time
@@ -60,7 +61,7 @@ func (l *limiter) reserve(now time.Time) time.Time {
 	}
 	if n := len(l.at); n > 0 {
 		last := l.at[n-1]
-		if l.limit-n <= l.limit/10 {
+		if l.limit-n <= l.slow {
 			last = last.Add(l.window / time.Duration(l.limit))
 		}
 		if last.After(at) {
@@ -111,7 +112,8 @@ func (l *limiter) left(now time.Time) int {
 	return max(0, l.limit-len(l.at))
 }
 
-// take waits, aloud, for a call's turn. It does not begin a wait that the caller's deadline would cut.
+// take waits, aloud, for a call's turn. It does not begin a wait that the caller's deadline would cut, nor one for
+// tomorrow.
 func (d *Driver) take(ctx context.Context, op string, c class) error {
 	l, now := d.limits[c], time.Now()
 	at := l.reserve(now)
@@ -119,7 +121,7 @@ func (d *Driver) take(ctx context.Context, op string, c class) error {
 	if wait <= 0 {
 		return nil
 	}
-	if end, ok := ctx.Deadline(); ok && end.Before(at) {
+	if end, ok := ctx.Deadline(); ok && end.Before(at) || wait > d.opts.Hour {
 		l.giveBack(at)
 		return limitError(op, c, wait, nil)
 	}

@@ -88,6 +88,12 @@ func (d *Driver) Place(ctx context.Context, o Order, q Quote) (Transaction, erro
 		return Transaction{}, &provider.Error{Op: op, Err: fmt.Errorf("the quote is %s old", time.Since(q.At).Round(time.Minute)),
 			Hint: "ask for a new one"}
 	}
+	select { // one at a time: the second of two with one key finds the first
+	case d.ordering <- struct{}{}:
+	case <-ctx.Done():
+		return Transaction{}, explain(op, context.Cause(ctx))
+	}
+	defer func() { <-d.ordering }()
 	form, err := d.orderForm(ctx, op, o)
 	if err != nil {
 		return Transaction{}, err
@@ -230,7 +236,7 @@ func (d *Driver) Await(ctx context.Context, t Transaction) (string, error) {
 		case now.Status == "ready" && now.Server != "":
 			return now.Server, nil
 		case now.Status == "cancelled":
-			return "", &provider.Error{Op: op, Kind: provider.ErrActionFailed, Err: errors.New("Hetzner cancelled the order"),
+			return "", &provider.Error{Op: op, Kind: provider.ErrActionFailed, Err: errors.New("cancelled by Hetzner"),
 				Hint: "Hetzner says why by mail"}
 		}
 		say(ctx, "%s: %s", op, now.Status)

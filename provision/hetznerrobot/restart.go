@@ -108,7 +108,7 @@ func (d *Driver) rungs(ctx context.Context, op string, number int, r provider.Re
 	}
 	if len(all) == 0 || r.Try >= len(all)+hardestAgain {
 		return nil, &provider.Error{Op: op, Kind: provider.ErrCantRestart, Hint: "restart it in Robot, or by a technician",
-			Err: fmt.Errorf("Robot offers %s; %d restarts had no effect", list(offered.types), r.Try)}
+			Err: fmt.Errorf("%s offered; %d restarts had no effect", list(offered.types), r.Try)}
 	}
 	return all[min(max(0, r.Try), len(all)-1):], nil
 }
