@@ -125,6 +125,7 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 		"the system's card":         {1, edit("etc/systemd/network/10-fleet.network", "00:01", "00:02"), nil, Network, "10-fleet.network"},
 		"no dropbear":               {1, without("usr/sbin/dropbear"), nil, UnlockServer, "sbin/dropbear"},
 		"dropbear without libc":     {1, without("usr/lib/x86_64-linux-gnu/libc.so.6"), nil, UnlockServer, "libc.so.6"},
+		"no forced command":         {1, without("usr/bin/fleet-door"), nil, UnlockServer, "lacks /bin/fleet-door"},
 		"unlock script not started": {1, func(w *world) { w.generic["scripts/init-premount/ORDER"] = "#"; w.initrd() }, nil, UnlockServer, "ORDER"},
 		"wrong host key":            {1, func(w *world) { otherKey().Save(w.path(hostkey.InitramfsFile)) }, nil, HostKey, "would show"},
 		"not the pinned host key":   {1, nothing, func(r *spec.BootCheckRequest) { r.InitramfsHostKey = adminKey }, HostKey, "is pinned"},

@@ -108,7 +108,7 @@ func kernelVersion(file string) (string, error) {
 // keep are the files of the initramfs that the checks read.
 func keep(p string) bool {
 	switch {
-	case strings.HasPrefix(p, "etc/fleet/"), p == bootchain.DropbearKeyFile, p == bootchain.CrypttabFile, path.Base(p) == "ORDER":
+	case strings.HasPrefix(p, "etc/fleet/"), p == unlockScript, p == bootchain.DropbearKeyFile, p == bootchain.CrypttabFile, path.Base(p) == "ORDER":
 		return true
 	}
 	return slices.Contains(programs, path.Base(p)) && path.Base(path.Dir(p)) != "bash-completion"

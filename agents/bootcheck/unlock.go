@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,8 +28,13 @@ var programs = []string{"dropbear", "cryptsetup", "busybox"}
 // without them names itself.
 var serving = []string{
 	"sbin/dropbear", "sbin/cryptsetup", "bin/busybox", "bin/cryptroot-unlock", "lib/cryptsetup/askpass",
-	"scripts/local-top/cryptroot", "scripts/init-premount/fleet-unlock", "etc/fleet/net.sh",
+	"scripts/local-top/cryptroot", unlockScript, "etc/fleet/net.sh",
 }
+
+// unlockScript starts dropbear; whoever logs in gets the command behind -c and nothing else.
+const unlockScript = "scripts/init-premount/fleet-unlock"
+
+var forcedCommand = regexp.MustCompile(`(?m)^[^#]*/dropbear .*-c (\S+)`)
 
 func unlockServer(_ context.Context, n *node) spec.BootProof {
 	if p, ok := n.withTree(); !ok {
@@ -45,6 +51,10 @@ func unlockServer(_ context.Context, n *node) spec.BootProof {
 			missing = append(missing, "sbin/mdadm")
 		}
 	}
+	script, _ := n.tree.Regular(unlockScript)
+	if m := forcedCommand.FindSubmatch(script.Data); m != nil && !n.hasCommand(string(m[1])) {
+		missing = append(missing, string(m[1]))
+	}
 	if len(missing) > 0 {
 		return failed(doInitramfs, "the initramfs lacks %s", strings.Join(missing, ", "))
 	}
@@ -59,6 +69,17 @@ func unlockServer(_ context.Context, n *node) spec.BootProof {
 		return failed(doInitramfs, "%s", oneLine(err))
 	}
 	return passed("dropbear, cryptsetup and what they need are there")
+}
+
+func (n *node) hasCommand(name string) bool {
+	if strings.Contains(name, "/") {
+		_, ok := n.tree.Regular(name)
+		return ok
+	}
+	return slices.ContainsFunc([]string{"bin", "sbin"}, func(dir string) bool {
+		_, ok := n.tree.Regular(path.Join(dir, name))
+		return ok
+	})
 }
 
 // runnable says whether a program of the initramfs finds its loader and its libraries there.
