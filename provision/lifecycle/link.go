@@ -44,6 +44,7 @@ func (n *node) connect(ctx context.Context, addr string, trust remote.Trust, id 
 		return err
 	}
 	n.link = &link{conn: c, x: x}
+	n.pass.arrive(n.want.Node, c, addr)
 	return nil
 }
 
@@ -52,21 +53,35 @@ func (n *node) drop() {
 	if n.link == nil {
 		return
 	}
+	n.pass.leave(n.name)
 	n.tail = n.link.x.Tail()
 	n.link.x.Close()
 	n.link.conn.Close()
 	n.link = nil
 }
 
+// retire ends the node's run. A link that may still serve others is left to passOn.
+func (n *node) retire() {
+	if n.link != nil && n.pass.keep(n.name, n.link) {
+		n.link = nil
+	}
+	n.drop()
+}
+
 // call sends one request over the kept link. A link that breaks is dropped.
-func (n *node) call(ctx context.Context, c remote.Call) error {
+func (n *node) call(ctx context.Context, c remote.Call) (err error) {
 	if c.Events == nil {
 		c.Events = n.hear
 	}
 	if n.link == nil {
 		return fmt.Errorf("%s: the connection was lost", c.Op)
 	}
-	err := n.link.x.Do(ctx, c)
+	if c.Blobs != nil {
+		peers := n.receiver(c)
+		c.Peers, c.Packs = peers, &n.pass.packs
+		defer func() { peers.end(err) }()
+	}
+	err = n.link.x.Do(ctx, c)
 	if err != nil {
 		n.tail = n.link.x.Tail()
 		if !isReported(err) {

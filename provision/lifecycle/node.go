@@ -23,6 +23,8 @@ type fleetRun struct {
 	userCA   string
 
 	image func(context.Context) (Image, error) // made once, when the first node needs it
+	pass  *passOn                              // content goes from node to node where it can
+	nodes []Node                               // of this command
 
 	mu       sync.Mutex // progress events do not overlap
 	prefetch map[string]provider.Server
@@ -75,6 +77,7 @@ func newFleetRun(d Deps) (*fleetRun, error) {
 	}
 	f.userCA = ca.Public
 	f.image = f.once(d.Image)
+	f.pass = newPassOn(f)
 	return f, f.certify()
 }
 

@@ -203,6 +203,7 @@ func carries(disks []spec.Disk, run string) bool {
 // judgeSystem takes a booted system's word for how far it is, and refuses one that can't be the node.
 func (n *node) judgeSystem(ctx context.Context, o *Observation, f spec.Facts) {
 	o.Facts = &f
+	n.pass.knows(n.name, o.state.Image, f.Release)
 	switch {
 	case f.Node != n.name:
 		o.Stage, o.Why = Quarantined, fmt.Errorf("%w: %q at %s", ErrWrongNode, f.Node, n.sshAddr(o.Server))

@@ -23,9 +23,11 @@ func each(ctx context.Context, d Deps, nodes []Node, do func(*node, context.Cont
 	if err != nil {
 		return nil, err
 	}
+	f.nodes = nodes
 	if err := f.listServers(ctx, nodes); err != nil {
 		return nil, err
 	}
+	defer f.pass.close()
 	results := make([]Result, len(nodes))
 	var all sync.WaitGroup
 	for i, want := range nodes {
@@ -66,7 +68,7 @@ func (f *fleetRun) run(ctx context.Context, want Node, do func(*node, context.Co
 	if s, ok := f.prefetch[want.Name]; ok {
 		n.server = &s
 	}
-	defer n.drop()
+	defer n.retire()
 	o, err := do(n, ctx)
 	r := Result{Node: want.Name, Stage: o.Stage, Server: o.Server, Changed: n.changed, Took: time.Since(start)}
 	if err != nil {

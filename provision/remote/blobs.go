@@ -20,13 +20,12 @@ type Blobs interface {
 // Peers knows who is nearer to the machine than we are. Its methods are called from the goroutine that feeds the
 // machine, one at a time.
 type Peers interface {
-	// Peer names a machine that passes b on, and may wait for one, within bounds of its own and ctx. Nil: we send b
-	// ourselves. A blob that was answered with a peer and is asked for again was not delivered; with b.Direct the peer
-	// sent something else.
+	// Peer names a machine that passes b on, and may wait for one, within bounds of its own and ctx. Nil: b begins to go
+	// over this link now. A blob that was answered with a peer and is asked for again was not delivered; with b.Direct
+	// the peer sent something else.
 	Peer(ctx context.Context, b spec.Blob) *spec.Peer
-	// Sending tells that b begins to go over this link, Sent that all of it went.
+	// Sending tells that b begins to go over this link to a machine that takes nothing from peers.
 	Sending(b spec.Blob)
-	Sent(b spec.Blob)
 }
 
 // feeder answers needs, one after the other, beside the reader of events.
@@ -79,21 +78,16 @@ func (f *feeder) send(need []spec.Blob, accept []string) error {
 }
 
 func (f *feeder) sendOne(b spec.Blob, accept []string) error {
-	if f.peers != nil && slices.Contains(accept, spec.EncodingPeer) {
+	switch {
+	case f.peers == nil:
+	case !slices.Contains(accept, spec.EncodingPeer):
+		f.peers.Sending(b)
+	default:
 		if p := f.peers.Peer(f.ctx, b); p != nil {
 			return f.header(spec.BlobHeader{Blob: b.SHA256, SizeBytes: b.SizeBytes, Encoding: spec.EncodingPeer, Peer: p})
 		}
 	}
-	if f.peers != nil {
-		f.peers.Sending(b)
-	}
-	if err := f.sendSelf(b, slices.Contains(accept, spec.EncodingZstd)); err != nil {
-		return err
-	}
-	if f.peers != nil {
-		f.peers.Sent(b)
-	}
-	return nil
+	return f.sendSelf(b, slices.Contains(accept, spec.EncodingZstd))
 }
 
 // sendSelf streams the blob over this link, packed where that is smaller.
