@@ -110,6 +110,27 @@ func TestResetOvertakesAStart(t *testing.T) {
 	}
 }
 
+// A rescue system that is still loading tells nothing and answers nothing; a reset then boots the disk, for it is used up.
+func TestResetOvertakesALoadingRescue(t *testing.T) {
+	f := start(t, nil, func(o *robot.Options) {
+		o.Delay = func(what string) time.Duration { return map[string]time.Duration{"rescue": time.Hour}[what] }
+	})
+	f.eventually("the first boot", func() bool { return f.stage(322) == "factory" })
+	f.ok("POST", "/boot/322/rescue", params{"os": "linux"})
+	f.reset("hw")
+	f.eventually("the network boot", func() bool { return f.ok("GET", "/boot/322/rescue", nil).at("rescue", "active") == false })
+	for range 100 {
+		if _, _, told := f.last("322"); told || f.stage(322) != "booting" {
+			t.Fatalf("told %v, stage %s", told, f.stage(322))
+		}
+	}
+	f.reset("hw")
+	f.eventually("the disk", func() bool { return f.stage(322) == "factory" })
+	if _, _, told := f.last("322"); told {
+		t.Error("a rescue system that never came up told its keys")
+	}
+}
+
 func TestVKVM(t *testing.T) {
 	f := start(t, nil, nil)
 	a := f.ok("POST", "/boot/322/rescue", params{"os": "vkvm"})
