@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf16"
 )
@@ -30,6 +31,7 @@ type Content struct {
 	Partitions []Found
 	Whole      string // a file system or the like without partitions
 	Table      string // gpt | mbr | ""
+	Bootable   bool   // firmware could start something from it: boot code, an ESP, a BIOS boot partition
 }
 
 // Found is one partition and what it begins with.
@@ -92,7 +94,9 @@ func Identify(r io.ReaderAt) (Content, error) {
 			return Content{}, err
 		}
 		if ok {
-			return described(r, parts, sector), nil
+			c := described(r, parts, sector)
+			c.Bootable = bootCode(head[:]) || slices.ContainsFunc(parts, func(p gptPart) bool { return p.boots })
+			return c, nil
 		}
 	}
 	c := Content{}
@@ -100,14 +104,26 @@ func Identify(r io.ReaderAt) (Content, error) {
 	if c.Whole == "" && head[510] == 0x55 && head[511] == 0xaa {
 		c.Table = "mbr"
 		c.Partitions = mbr(r, head[:])
+		c.Bootable = bootCode(head[:])
 	}
 	return c, nil
+}
+
+// bootCode tells whether a BIOS would find something to run in a first sector, be it only a loader that complains.
+func bootCode(head []byte) bool { return !bytes.Equal(head[:440], make([]byte, 440)) }
+
+// Partition types that a firmware or its boot loader starts from, as they lie on the disk (UEFI specification §5.3.3,
+// GRUB manual "BIOS installation").
+var bootTypes = []string{
+	"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b", // EFI system partition
+	"Hah!IdontNeedEFI", // BIOS boot partition
 }
 
 type gptPart struct {
 	number int
 	start  int64 // in sectors
 	name   string
+	boots  bool
 }
 
 const maxGPTParts = 128
@@ -140,7 +156,7 @@ func gpt(r io.ReaderAt, sector int64) ([]gptPart, bool, error) {
 		if first > 1<<48 {
 			continue
 		}
-		parts = append(parts, gptPart{i + 1, int64(first), utf16Name(e[56:128])})
+		parts = append(parts, gptPart{i + 1, int64(first), utf16Name(e[56:128]), slices.Contains(bootTypes, string(e[:16]))})
 	}
 	return parts, true, nil
 }

@@ -53,6 +53,33 @@ func luksHead(subsystem string) []byte {
 	return h
 }
 
+// TestBootable: what firmware could start from, whatever is said of it.
+func TestBootable(t *testing.T) {
+	esp := "\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b"
+	typed := func(kind string) func(image) {
+		return func(m image) { m.partition(1, 1, "x"); copy(m[1024], kind) }
+	}
+	for name, c := range map[string]struct {
+		build func(image)
+		want  bool
+	}{
+		"empty":          {func(image) {}, false},
+		"data, gpt":      {typed("\xaf\x3d\xc6\x0f\x83\x84\x72\x47"), false},
+		"data, whole":    {func(m image) { m[1080] = []byte{0x53, 0xef} }, false},
+		"data, mbr":      {func(m image) { m[446] = []byte{0, 0, 0, 0, 0x83}; m[510] = []byte{0x55, 0xaa} }, false},
+		"esp":            {typed(esp), true},
+		"bios boot":      {typed("Hah!IdontNeedEFI"), true},
+		"boot code, mbr": {func(m image) { m[0] = []byte{0xeb, 0x63}; m[510] = []byte{0x55, 0xaa} }, true},
+		"boot code, gpt": {func(m image) { m.partition(1, 1, "x"); m[0] = []byte{0xeb, 0x63} }, true},
+	} {
+		m := image{}
+		c.build(m)
+		if got, err := Identify(m); err != nil || got.Bootable != c.want {
+			t.Errorf("%s: %v, %v", name, got.Bootable, err)
+		}
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	for name, c := range map[string]struct {
 		build  func(image)

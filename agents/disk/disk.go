@@ -66,7 +66,7 @@ func (h Host) one(name string) (spec.Disk, bool) {
 	if d.Serial == "" {
 		d.Serial = d.WWN // a controller that hides serials still names its disks
 	}
-	d.Marker, d.Content = h.content(d.Path)
+	h.content(&d)
 	return d, true
 }
 
@@ -87,20 +87,24 @@ func scsiSerial(dir string) string {
 	return strings.Trim(string(b[4:]), " \x00")
 }
 
-func (h Host) content(path string) (marker, content string) {
-	f, err := os.Open(h.path(path))
+// content says what is on the disk.
+func (h Host) content(d *spec.Disk) {
+	f, err := os.Open(h.path(d.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		d.Content = "unreadable: no device node"
+		return
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", "unreadable: no device node"
-		}
-		return "", "unreadable: " + err.Error()
+		d.Content = "unreadable: " + err.Error()
+		return
 	}
 	defer f.Close()
 	c, err := Identify(f)
 	if err != nil {
-		return "", "unreadable: " + err.Error()
+		d.Content = "unreadable: " + err.Error()
+		return
 	}
-	return c.Marker, c.String()
+	d.Marker, d.Content, d.Bootable = c.Marker, c.String(), c.Bootable
 }
 
 // Partition is the path of a disk's n-th partition.

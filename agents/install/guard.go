@@ -33,6 +33,7 @@ func validate(s spec.Install) error {
 	check(runName.MatchString(s.Run), "run %q must be 1 to 36 letters, digits, dots, dashes", s.Run)
 	check(nodeName.MatchString(s.Node), "node %q is no DNS label of at most 32 characters", s.Node)
 	check(nodeName.MatchString(s.Fleet), "fleet %q is no DNS label", s.Fleet)
+	check(len(s.KnownSerials) <= 16, "%d disks are known, at most 16 make sense", len(s.KnownSerials))
 	check(len(s.Serials) <= 2, "%d disks are named, at most 2 can be used", len(s.Serials))
 	sum, err := hex.DecodeString(s.Image.SHA256)
 	check(err == nil && len(sum) == 32 && s.Image.SizeBytes > 0, "image %q of %d bytes", s.Image.SHA256, s.Image.SizeBytes)
@@ -54,19 +55,26 @@ type target struct {
 // choose picks the disks to install on and decides which of them is wiped. It is the one place that decides it.
 //
 //   - a disk is named by serial or WWN; without names every fixed disk is meant, and there must be one or two
+//   - without names, the machine must have the disks that the journal knows it to have, and a disk that looks like
+//     somebody's data beside a system is not taken for a part of it
 //   - a disk with this run's marker is ours and half or wholly done: never wiped again
 //   - a disk with another installation's marker is wiped only when the journal expected exactly that one
-//   - what a provider put on a named disk may go; a disk that is not named and carries a Linux stops the installation:
-//     firmware might boot it instead of ours, and it is somebody's
+//   - a disk that is not named is left alone, whatever its data; but when firmware could start a system from it, the
+//     installation stops: the machine might come up with that one instead of ours
 func choose(s spec.Install, disks []spec.Disk) ([]target, error) {
 	chosen, others, err := pick(s.Serials, disks)
 	if err != nil {
 		return nil, err
 	}
+	if len(s.Serials) == 0 {
+		if err := unnamed(s, chosen); err != nil {
+			return nil, err
+		}
+	}
 	for _, d := range others {
-		if strings.HasPrefix(d.Content, "linux:") || d.Marker != "" {
-			return nil, wrongDisk("name it in disks.serials if it is to be used, or empty it",
-				"disk %s (%s), which is not to be installed on, carries %s", d.Serial, d.Path, d.Content)
+		if d.Bootable || d.Marker != "" {
+			return nil, wrongDisk("name it in disks.serials if it is to be used, or take its boot loader away",
+				"disk %s (%s), which is not to be installed on, can be booted from and carries %s", d.Serial, d.Path, d.Content)
 		}
 	}
 	minGB := s.MinGB
@@ -87,6 +95,26 @@ func choose(s spec.Install, disks []spec.Disk) ([]target, error) {
 		targets = append(targets, t)
 	}
 	return targets, nil
+}
+
+// unnamed looks at disks that nobody named.
+func unnamed(s spec.Install, disks []spec.Disk) error {
+	for _, known := range s.KnownSerials {
+		if !slices.ContainsFunc(disks, func(d spec.Disk) bool { return d.Serial == known || d.WWN == known }) {
+			return wrongDisk("if a disk was exchanged, name the disks of this machine in disks.serials: "+list(disks),
+				"disk %s, which the journal knows this machine to have, is not there: another disk, or another machine", known)
+		}
+	}
+	if len(disks) < 2 {
+		return nil
+	}
+	for _, d := range disks {
+		if strings.HasPrefix(d.Content, "linux:") && !d.Bootable && d.Marker == "" {
+			return wrongDisk("name the disks to be wiped in disks.serials: "+list(disks),
+				"disk %s (%s) carries %s and no boot loader: it may be somebody's data", d.Serial, d.Path, d.Content)
+		}
+	}
+	return nil
 }
 
 func decide(s spec.Install, d spec.Disk) (target, error) {

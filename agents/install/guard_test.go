@@ -11,7 +11,7 @@ import (
 func disks(changes ...func([]spec.Disk)) []spec.Disk {
 	d := []spec.Disk{
 		{Serial: "A", WWN: "wwn-a", Path: "/dev/nvme0n1", SizeBytes: 20e9, Content: "empty"},
-		{Serial: "B", WWN: "wwn-b", Path: "/dev/nvme1n1", SizeBytes: 20e9, Content: "linux: ext4"},
+		{Serial: "B", WWN: "wwn-b", Path: "/dev/nvme1n1", SizeBytes: 20e9, Content: "linux: ext4", Bootable: true},
 	}
 	for _, c := range changes {
 		c(d)
@@ -24,8 +24,12 @@ func TestChoose(t *testing.T) {
 	mark := func(i int, run string) func([]spec.Disk) {
 		return func(d []spec.Disk) { d[i].Marker, d[i].Content = run, "fleet node x" }
 	}
+	data := func(i int) func([]spec.Disk) {
+		return func(d []spec.Disk) { d[i].Content, d[i].Bootable = "linux: md member", false }
+	}
 	for name, c := range map[string]struct {
 		serials []string
+		known   []string
 		prev    string
 		disks   []spec.Disk
 		wipe    string // serials to wipe, in order; lower case: used, not wiped
@@ -34,7 +38,16 @@ func TestChoose(t *testing.T) {
 		"all of two":                  {disks: disks(), wipe: "A B"},
 		"by serial, order kept":       {serials: []string{"B", "A"}, disks: disks(), wipe: "B A"},
 		"by wwn":                      {serials: []string{"wwn-b"}, disks: disks(), wipe: "B"},
-		"other disk has a Linux":      {serials: []string{"A"}, disks: disks(), err: "carries linux: ext4"},
+		"other disk has a Linux":      {serials: []string{"A"}, disks: disks(), err: "can be booted from and carries linux: ext4"},
+		"other disk has an ESP":       {serials: []string{"B"}, disks: disks(func(d []spec.Disk) { d[0].Bootable = true }), err: "can be booted from"},
+		"other disk is data":          {serials: []string{"A"}, disks: disks(data(1)), wipe: "A"},
+		"two of four, data on others": {serials: []string{"B", "A"}, disks: append(disks(), spec.Disk{Serial: "C", Content: "linux: xfs"}, spec.Disk{Serial: "D", Content: "unreadable: EIO"}), wipe: "B A"},
+		"data beside a system":        {disks: disks(data(0)), err: "may be somebody's data"},
+		"data alone, unnamed":         {disks: disks(data(0))[:1], wipe: "A"},
+		"data, named":                 {serials: []string{"A", "B"}, disks: disks(data(0)), wipe: "A B"},
+		"as the journal knows":        {known: []string{"B", "wwn-a"}, disks: disks(), wipe: "A B"},
+		"not as the journal knows":    {known: []string{"A", "Z"}, disks: disks(), err: "disk Z, which the journal knows"},
+		"exchanged, but named":        {known: []string{"Z"}, serials: []string{"A", "B"}, disks: disks(), wipe: "A B"},
 		"other disk is a fleet disk":  {serials: []string{"B"}, disks: disks(mark(0, "r9")), err: "carries fleet node"},
 		"this run's disk":             {disks: disks(mark(0, "r1"), mark(1, "r1")), wipe: "a b"},
 		"half of this run":            {disks: disks(mark(0, "r1")), wipe: "a B"},
@@ -49,7 +62,7 @@ func TestChoose(t *testing.T) {
 		"unreadable":                  {disks: disks(func(d []spec.Disk) { d[0].Content = "unreadable: EIO" }), err: "unreadable"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			targets, err := choose(spec.Install{Run: "r1", Serials: c.serials, PrevMarker: c.prev}, c.disks)
+			targets, err := choose(spec.Install{Run: "r1", Serials: c.serials, KnownSerials: c.known, PrevMarker: c.prev}, c.disks)
 			if c.err != "" {
 				var typed *spec.Error
 				if !errors.As(err, &typed) || !strings.Contains(err.Error(), c.err) || typed.Hint == "" {

@@ -57,7 +57,8 @@ func (j *job) partitionOne(ctx context.Context, path string, sizeBytes int64) er
 	for _, p := range partitionsOf(path) {
 		j.attempt(ctx, "wipefs", "--all", "--force", p)
 	}
-	j.attempt(ctx, "sgdisk", "--zap-all", path) // it complains about whatever broken table it finds, and zaps it
+	j.attempt(ctx, "wipefs", "--all", "--force", path) // a file system or array of the whole disk, which a table would hide
+	j.attempt(ctx, "sgdisk", "--zap-all", path)        // it complains about whatever broken table it finds, and zaps it
 	if err := j.exec(ctx, j.sgdisk(path, sizeBytes)...); err != nil {
 		return err
 	}

@@ -18,7 +18,10 @@ type Install struct {
 	UserCA         string   `json:"user_ca"`               // SSH CA trusted for root logins on the system
 	Network        *Network `json:"network,omitempty"`     // nil: what the running rescue system has
 	PrevMarker     string   `json:"prev_marker,omitempty"` // marker the journal expects on disks already ours
-	Emulated       bool     `json:"emulated,omitempty"`
+	// KnownSerials are the disks that the journal knows this very machine to have had. When one of them is missing and
+	// Serials names none, it is another machine or another disk, and nothing is wiped.
+	KnownSerials []string `json:"known_serials,omitempty"`
+	Emulated     bool     `json:"emulated,omitempty"`
 }
 
 // Blob is content named by digest. In a need it may also say where to go on, and from whom not.
@@ -55,9 +58,10 @@ type Disk struct {
 	WWN       string `json:"wwn,omitempty"`
 	Model     string `json:"model,omitempty"`
 	SizeBytes int64  `json:"size_bytes"`
-	Path      string `json:"path"`              // /dev/nvme0n1, for people; never used to address
-	Marker    string `json:"marker,omitempty"`  // run id of the installation found on it
-	Content   string `json:"content,omitempty"` // what is on it in words: "empty", "fleet node fsn-1", "linux: ext4 …"
+	Path      string `json:"path"`               // /dev/nvme0n1, for people; never used to address
+	Marker    string `json:"marker,omitempty"`   // run id of the installation found on it
+	Content   string `json:"content,omitempty"`  // what is on it in words: "empty", "fleet node fsn-1", "linux: ext4 …"
+	Bootable  bool   `json:"bootable,omitempty"` // firmware could start something from it
 }
 
 // Facts is what a machine says of itself, in rescue or booted.
