@@ -28,7 +28,7 @@ const (
 	mostRead = 100
 )
 
-// Activity lists the tasks and interventions since then, oldest first, and after them, without a time, what holds now:
+// Activity lists the tasks and interventions since then by our clock, oldest first, and after them, without a time, what holds now:
 // a state that is not ok, a boot that is not the disk, an iPXE script, a rescue key.
 func (d *Driver) Activity(ctx context.Context, id string, since time.Time) ([]provider.Activity, error) {
 	op := "list the activity of server " + id
@@ -99,7 +99,7 @@ func (d *Driver) taskActivity(ctx context.Context, op, id string, since time.Tim
 			return provider.Activity{Ref: strconv.FormatInt(n, 10), What: "a task that is not shown yet", Risky: true}, fresh, nil
 		}
 		fresh = false
-		a := provider.Activity{At: t.Start, Ref: strconv.FormatInt(n, 10), What: printable(t.Function, 80),
+		a := provider.Activity{At: d.clock.ours(t.Start), Ref: strconv.FormatInt(n, 10), What: printable(t.Function, 80),
 			Risky: !slices.Contains(harmless, t.Function)}
 		recent := !t.over() || !t.Start.Before(since) || !t.Done.Before(since)
 		return a, recent, err
@@ -118,7 +118,7 @@ func (d *Driver) interventions(ctx context.Context, op, id string, since time.Ti
 			Type string    `json:"type"`
 		}
 		err := d.get(ctx, fmt.Sprintf("%s: intervention %d", op, n), fmt.Sprintf("%s/intervention/%d", serverPath(id), n), &v)
-		a := provider.Activity{At: v.Date, Ref: "intervention/" + strconv.FormatInt(n, 10),
+		a := provider.Activity{At: d.clock.ours(v.Date), Ref: "intervention/" + strconv.FormatInt(n, 10),
 			What: "intervention " + printable(v.Type, 80), Risky: true}
 		return a, v.Date.IsZero() || !v.Date.Before(since), err
 	})

@@ -53,6 +53,9 @@ func TestActivity(t *testing.T) {
 			t.Errorf("%d: %+v, want %+v", i, g, w)
 		}
 	}
+	if off := time.Until(got[1].At) + 5*time.Minute; off < -5*time.Second || off > 5*time.Second {
+		t.Errorf("the reboot five minutes ago is said to be %s off on our clock", off)
+	}
 	if n := f.count("GET", "/task/101"); n != 0 {
 		t.Error("the oldest task was read")
 	}

@@ -59,6 +59,16 @@ func (c *clock) theirs(t time.Time) time.Time {
 	return t.Add(-c.ahead)
 }
 
+// ours is the moment t of OVH's clock on ours; no time stays none.
+func (c *clock) ours(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.Add(c.ahead)
+}
+
 func (d *Driver) serverTime(ctx context.Context) (time.Time, error) {
 	var seconds int64
 	err := d.exchange(ctx, request{method: http.MethodGet, path: authTime, out: &seconds, open: true})

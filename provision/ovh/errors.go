@@ -94,6 +94,15 @@ func explain(op string, r request, err error) error {
 	return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
 }
 
+// bare is what failed without the words of the call, for an error that says them itself.
+func bare(err error) error {
+	var ours *Error
+	if errors.As(err, &ours) && ours.Err != nil {
+		return ours.Err
+	}
+	return err
+}
+
 func kindOf(r request, err error) (hint string, kind error) {
 	var api *apiError
 	if !errors.As(err, &api) {
@@ -122,7 +131,9 @@ func (e *apiError) unauthorized() bool {
 
 // signature says whether the signature was refused: the clocks may have drifted, or a key is wrong. "Invalid signature"
 // and "Query out of time" come with 400 and an errorCode; the newer errors have the words only.
-func (e *apiError) signature() bool { return e.late() || e.says("invalid_signature", "invalid signature") }
+func (e *apiError) signature() bool {
+	return e.late() || e.says("invalid_signature", "invalid signature")
+}
 
 // late says whether the signature was refused for its time alone.
 func (e *apiError) late() bool { return e.says("query_time_out", "out of time", "timestamp") }

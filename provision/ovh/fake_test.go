@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +73,26 @@ func newFake(t testing.TB) *fake {
 	f.add(service, "192.0.2.10")
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(f.Close)
+	t.Cleanup(f.checkRights)
 	return f
+}
+
+// checkRights holds every call against the rights that an operator is told to grant.
+func (f *fake) checkRights() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.calls {
+		call, _, _ := strings.Cut(strings.Replace(c, " /1.0", " ", 1), "?")
+		ordering := strings.Contains(call, " /me") || strings.Contains(call, " /order")
+		granted := strings.HasSuffix(call, "/auth/time") || slices.ContainsFunc(ovh.Rights(ordering), func(r string) bool {
+			pattern := strings.ReplaceAll(regexp.QuoteMeta(r), `\*`, ".+")
+			ok, _ := regexp.MatchString("^"+pattern+"$", call)
+			return ok
+		})
+		if !granted && call != "GET /elsewhere" {
+			f.t.Errorf("no right covers %s", call)
+		}
+	}
 }
 
 func (f *fake) add(name, ip string) *fakeServer {

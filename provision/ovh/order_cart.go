@@ -77,7 +77,7 @@ func (d *Driver) filledCart(ctx context.Context, op string, w Wish) (string, err
 		if ctx.Err() != nil || round == cartRounds || !mayHaveHappened(err) {
 			return "", err
 		}
-		say(ctx, "%s: %v; starting over with an empty cart", op, err)
+		say(ctx, "%v; starting over with an empty cart", err)
 		if err := sleep(ctx, jitter(d.opts.Backoff)); err != nil {
 			return "", explain(op, request{}, err)
 		}
@@ -177,7 +177,7 @@ func (d *Driver) sold(ctx context.Context, op, cart string) (bool, error) {
 	}
 	err := d.get(ctx, op+": read the cart", cartPath(cart), &c)
 	if statusOf(err) == http.StatusNotFound {
-		return false, &Error{Op: op, Kind: provider.ErrNotFound, Err: err, Hint: "the cart has expired: ask for the price again"}
+		return false, &Error{Op: op, Kind: provider.ErrNotFound, Err: bare(err), Hint: "the cart has expired: ask for the price again"}
 	}
 	return c.ReadOnly, err
 }

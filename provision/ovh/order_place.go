@@ -106,7 +106,7 @@ func (d *Driver) samePrice(ctx context.Context, op string, q Quote) error {
 
 // findOrder looks for the order of a quote among those since it was made: none known then, of the same price and plan.
 func (d *Driver) findOrder(ctx context.Context, op string, q Quote, cause error) (Order, error) {
-	say(ctx, "%s: %v; looking for the order", op, cause)
+	say(ctx, "%s: %v; looking for the order", op, bare(cause))
 	until := time.Now().Add(d.opts.Pace.Of(lookForOrder))
 	for pause := d.opts.Backoff; ; pause = min(pause*8/5, maxPause) {
 		found, err := d.ordersLike(ctx, op, q)
@@ -116,7 +116,7 @@ func (d *Driver) findOrder(ctx context.Context, op string, q Quote, cause error)
 		case len(found) > 0:
 			return onlyOne(op, q, found)
 		case time.Now().Add(pause).After(until):
-			return Order{}, unclear(op, q, fmt.Errorf("%w; OVH shows no such order since %s", cause, q.Made.UTC().Format(time.RFC3339)))
+			return Order{}, unclear(op, q, fmt.Errorf("%w; OVH shows no such order since %s", bare(cause), q.Made.UTC().Format(time.RFC3339)))
 		}
 		if err := sleep(ctx, jitter(pause)); err != nil {
 			return Order{}, unclear(op, q, err)
@@ -125,7 +125,7 @@ func (d *Driver) findOrder(ctx context.Context, op string, q Quote, cause error)
 }
 
 func unclear(op string, q Quote, err error) error {
-	return &Error{Op: op, Kind: ErrUnclear, Err: err,
+	return &Error{Op: op, Kind: ErrUnclear, Err: bare(err),
 		Hint: fmt.Sprintf("look in OVH's control panel (Billing, My orders) for an order of %s over %s before anything is ordered again; cart %s", q.Wish.PlanCode, q.WithTax, q.Cart)}
 }
 
@@ -187,7 +187,7 @@ func (d *Driver) Pay(ctx context.Context, o Order, q Quote) error {
 		return nil
 	}
 	if ctx.Err() == nil && mayHaveHappened(err) {
-		say(ctx, "%s: %v; looking whether it was taken", op, err)
+		say(ctx, "%v; looking whether it was taken", err)
 		return d.paid(ctx, op, o, err)
 	}
 	return payError(op, o, err)
@@ -215,5 +215,5 @@ func payError(op string, o Order, err error) error {
 	if errors.Is(err, provider.ErrUnauthorized) || statusOf(err) == http.StatusNotFound {
 		return err
 	}
-	return &Error{Op: op, Err: err, Hint: "the order stands and is not paid as far as OVH shows: pay or let it lapse at " + o.URL}
+	return &Error{Op: op, Err: bare(err), Hint: "the order stands and is not paid as far as OVH shows: pay or let it lapse at " + o.URL}
 }

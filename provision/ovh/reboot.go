@@ -43,7 +43,7 @@ func (d *Driver) hardReboot(ctx context.Context, op, id string, had bool) error 
 		if !errors.Is(err, errNoTrace) || round == rebootRounds {
 			return err
 		}
-		say(ctx, "%s: %v; round %d", op, err, round+1)
+		say(ctx, "%v; round %d", err, round+1)
 	}
 }
 
@@ -87,7 +87,7 @@ func (d *Driver) startReboot(ctx context.Context, op, id string, known []int64) 
 	case ctx.Err() != nil || !mayHaveHappened(err):
 		return task{}, err
 	}
-	say(ctx, "%s: %v; looking whether it was taken", op, err)
+	say(ctx, "%v; looking whether it was taken", err)
 	return d.findReboot(ctx, op, id, known, asked, err)
 }
 
@@ -99,7 +99,7 @@ func (d *Driver) findReboot(ctx context.Context, op, id string, known []int64, a
 			return t, err
 		}
 		if time.Now().Add(pause).After(until) {
-			return task{}, &Error{Op: op, Kind: errNoTrace, Err: cause, Hint: "run the same command again"}
+			return task{}, &Error{Op: op, Kind: errNoTrace, Err: bare(cause), Hint: "run the same command again"}
 		}
 		if err := sleep(ctx, jitter(pause)); err != nil {
 			return task{}, explain(op, request{}, err)

@@ -37,7 +37,7 @@ func (d *Driver) SetReverse(ctx context.Context, id string, addr netip.Addr, nam
 	err = d.call(ctx, op, request{method: http.MethodPost, path: reversesPath(block), repeat: true,
 		body: reverse{IP: addr.String(), Name: name}})
 	if statusOf(err) == http.StatusBadRequest && !errors.Is(err, provider.ErrUnauthorized) {
-		return &Error{Op: op, Err: err, Hint: fmt.Sprintf("%s has to resolve to %s first: publish that record, give it a minute, and run the same command again", name, addr)}
+		return &Error{Op: op, Err: bare(err), Hint: fmt.Sprintf("%s has to resolve to %s first: publish that record, give it a minute, and run the same command again", name, addr)}
 	}
 	return err
 }

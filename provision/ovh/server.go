@@ -49,7 +49,7 @@ func (d *Driver) machine(ctx context.Context, op, service string) (machine, erro
 	}
 	err := d.get(ctx, op, serverPath(service), &m)
 	if errors.Is(err, provider.ErrNotFound) {
-		return m, &Error{Op: op, Kind: provider.ErrNotFound, Hint: nameHint, Err: err}
+		return m, &Error{Op: op, Kind: provider.ErrNotFound, Hint: nameHint, Err: bare(err)}
 	}
 	return m, err
 }
