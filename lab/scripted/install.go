@@ -193,6 +193,11 @@ func (m *Machine) guards(run *installRun) error {
 	if err != nil {
 		return err
 	}
+	for _, known := range run.spec.KnownSerials {
+		if len(run.spec.Serials) == 0 && !slices.ContainsFunc(disks, func(d *disk) bool { return d.Serial == known }) {
+			return &remoteError{"wrong_disk", "disk " + known + ", which the journal knows this machine to have, is not there", "name the disks in disks.serials"}
+		}
+	}
 	for _, d := range disks {
 		switch {
 		case d.SizeBytes < int64(run.spec.MinGB)<<30:

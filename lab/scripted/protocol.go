@@ -86,6 +86,7 @@ type installSpec struct {
 	Fleet          string   `json:"fleet"`
 	Run            string   `json:"run"`
 	Serials        []string `json:"serials"`
+	KnownSerials   []string `json:"known_serials"`
 	MinGB          int      `json:"min_gb"`
 	Image          blob     `json:"image"`
 	InstallKey     []byte   `json:"install_key"`

@@ -70,12 +70,16 @@ func (n *node) installOrder(seen Observation, image Image) (vault.NodeState, spe
 	if !seen.Pending {
 		s.InstallRun = newRunID()
 	}
+	var known []string
+	if s.ServerID == seen.Server.ID {
+		known = s.DiskSerials // another disk in the machine that was installed before is for a person to see
+	}
 	s.Provider, s.ServerID, s.Image = n.want.Node.Machine.Provider, seen.Server.ID, image.Blob.SHA256
 	s.Addresses = addresses(seen.Server)
 	s.RescueHostKey = authorizedLine(n.link.conn.HostKey())
 	disks := n.want.Node.Machine.Disks
 	return s, spec.Install{
-		Version: 1, Node: n.name, Fleet: n.Fleet, Run: s.InstallRun, Serials: disks.Serials, MinGB: disks.MinGB,
+		Version: 1, Node: n.name, Fleet: n.Fleet, Run: s.InstallRun, Serials: disks.Serials, KnownSerials: known, MinGB: disks.MinGB,
 		Image: image.Blob, InstallKey: k.InstallKey.Reveal(), AuthorizedKeys: []string{n.fleetKey.Public},
 		UserCA: n.userCA, Emulated: n.Pace >= pace.Emulated,
 	}, nil
