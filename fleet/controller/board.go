@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"popfleet/agents"
+	"popfleet/fleet/controller/audit"
 	"popfleet/inventory"
 )
 
@@ -17,6 +18,7 @@ type board struct {
 	cfg   Config
 	deps  Deps
 	store *store
+	log   audit.Log
 	now   func() time.Time
 
 	mu      sync.Mutex
@@ -41,7 +43,7 @@ func newBoard(ctx context.Context, cfg Config, d Deps, s *store) (*board, error)
 	if err != nil {
 		return nil, err
 	}
-	b := &board{cfg: cfg, deps: d, store: s, now: wallClock, fleet: fleet, records: records}
+	b := &board{cfg: cfg, deps: d, store: s, log: AuditFile(cfg.Dir), now: wallClock, fleet: fleet, records: records}
 	b.read = b.now()
 	for _, rec := range records {
 		if !rec.lock.Alarm {

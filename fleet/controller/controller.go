@@ -2,10 +2,12 @@
 //
 // It takes their reports over mTLS, keeps the last one of each node, answers `fleet status`, and looks at every node
 // that has fallen silent: one that waits locked in its initramfs, with the pinned host key, gets its key when the
-// policy allows it (an expected reboot, or a node that was alive shortly before); every other one is held, and the
-// status says why and which command goes on. The unlocking itself is provision/lifecycle's, the same as the command's.
+// policy allows it (package policy: an expected reboot, or a node that was alive shortly before, of which its provider
+// tells nothing foreign); every other one is held, and the status says why and which command goes on. The unlocking
+// itself is provision/lifecycle's, the same as the command's, and so is the proof of every boot: what the node booted from
+// is compared with what was recorded, and then its key is exchanged.
 //
-// It never needs a provider's API, never unlocks a node that is not sealed (that is `fleet up`'s), never sends a key a
+// It needs no provider's API, and says so in its verdicts when it has none. It never unlocks a node that is not sealed (that is `fleet up`'s), never sends a key a
 // second time after the machine called it wrong, and never sends one to a host key it did not pin. Nothing depends on
 // it: without it, agents spool their reports and `fleet unlock` does by hand what it does by itself. What a crash loses
 // is the last second of reports; decisions and alarms about keys are on disk before they act.
@@ -26,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"popfleet/fleet/controller/policy"
 	"popfleet/internal/mtls"
 	"popfleet/inventory"
 	"popfleet/provision/lifecycle"
@@ -42,6 +45,8 @@ type Config struct {
 	RecentlyAlive time.Duration
 	// UnlocksPerHour bounds a node that restarts again and again; default 6.
 	UnlocksPerHour int
+	// CrossCheck says what it means that a node's provider can't be asked; default policy.WhenPossible.
+	CrossCheck policy.CrossCheckRule
 	// Poll is the time between two looks at a silent node, at the pace of a real machine; default 2s.
 	Poll time.Duration
 }
@@ -73,15 +78,20 @@ type Deps struct {
 	// Identity is the controller's certificate (popfleet://<fleet>/controller/<name>); asked again every hour, so that
 	// it may be renewed.
 	Identity func() (*mtls.Identity, error)
-	// Lifecycle is what unlocking needs: Fleet, Operator, Keys, Memory, Journal, Agent, Dial, Pace, Ports. Provider, Run,
-	// Allow, Lease and Progress are the controller's own.
+	// Lifecycle is what unlocking needs: Fleet, Operator, Keys, Memory, Boots, Rotation, Journal, Agent, Dial, Pace, Ports.
+	// Provider, Run, Allow, Lease, Audit and Progress are the controller's own.
 	Lifecycle lifecycle.Deps
-	Log       *slog.Logger
+	// Name is who decides, in the audit log; default "controller".
+	Name string
+	// Activity asks a node's provider; nil: nobody here has the credentials, and the verdicts say so.
+	Activity Activity
+	Log      *slog.Logger
 	// Listening hears the address once connections are accepted; may be nil.
 	Listening func(net.Addr)
 
-	// Unlock and Look are lifecycle.Unlock and remote.Look unless a test says otherwise.
+	// Unlock, Prove and Look are lifecycle.Unlock, lifecycle.Prove and remote.Look unless a test says otherwise.
 	Unlock func(context.Context, lifecycle.Deps, lifecycle.Node) (lifecycle.Result, error)
+	Prove  func(context.Context, lifecycle.Deps, lifecycle.Node) (lifecycle.Result, error)
 	Look   func(ctx context.Context, addr string) remote.Door
 }
 
@@ -96,6 +106,12 @@ func (d *Deps) complete() error {
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Name == "" {
+		d.Name = "controller"
+	}
+	if d.Prove == nil {
+		d.Prove = lifecycle.Prove
 	}
 	if d.Unlock == nil {
 		d.Unlock = lifecycle.Unlock

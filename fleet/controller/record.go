@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"popfleet/agents"
+	"popfleet/fleet/controller/policy"
+	"popfleet/inventory/vault"
 )
 
 // record is what is known of one node. It belongs to the board, which guards it.
@@ -16,6 +18,9 @@ type record struct {
 	freshness string
 	since     time.Time
 	address   string
+	sealed    bool
+	install   string            // the installation it runs
+	said      vault.UnlockState // as last read
 	lock      lockRecord
 	dirty     bool // not on disk as it is
 
@@ -25,6 +30,10 @@ type record struct {
 	doorSince     time.Time // dropbear answers since; zero: it does not
 	systemAnswers *bool
 	systemAsked   time.Time
+	cross         policy.CrossCheck // the provider's last answer
+	crossAt       time.Time
+	proofs        int // attempts to prove this boot that came to nothing
+	nextProof     time.Time
 }
 
 // lockRecord is the part that outlives the process: an alarm about a key must not be forgotten by a restart.
@@ -110,6 +119,7 @@ func (rec *record) newer(r *agents.Report, now time.Time, late time.Duration) bo
 func (rec *record) take(r *agents.Report, now time.Time) {
 	rec.report, rec.received, rec.dirty = r, now, true
 	if !slices.Contains(rec.boots, r.BootID) {
+		rec.proofs, rec.nextProof = 0, time.Time{}
 		rec.boots = append(rec.boots, r.BootID)
 		rec.boots = rec.boots[max(0, len(rec.boots)-maxBoots):]
 	}

@@ -58,6 +58,7 @@ func handler(b *board) http.Handler {
 		return answer(w, b.status())
 	}))
 	mux.HandleFunc("POST /v1/nodes/{node}/expect", only(operatorService, b.postExpect))
+	mux.HandleFunc("POST /v1/nodes/{node}/said", only(operatorService, b.postSaid))
 	return mux
 }
 

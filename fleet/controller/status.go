@@ -26,16 +26,21 @@ const (
 
 // Node is one node as the controller knows it.
 type Node struct {
-	Node             string         `json:"node"`
-	PoP              string         `json:"pop"`
-	Address          string         `json:"address,omitempty"`
-	Freshness        string         `json:"freshness"`
-	Since            time.Time      `json:"since,omitzero"` // of the freshness; zero: as long as the controller runs
-	LastReportAgeSec *float64       `json:"last_report_age_sec"`
-	HeardBy          []string       `json:"heard_by,omitempty"` // peers whose fresh reports say that they hear it
-	SystemAnswers    *bool          `json:"system_answers"`     // port 22 showed a key of this node; null: not asked
-	Lock             Lock           `json:"lock"`
-	Report           *agents.Report `json:"report"`
+	Node             string    `json:"node"`
+	PoP              string    `json:"pop"`
+	Address          string    `json:"address,omitempty"`
+	Freshness        string    `json:"freshness"`
+	Since            time.Time `json:"since,omitzero"` // of the freshness; zero: as long as the controller runs
+	LastReportAgeSec *float64  `json:"last_report_age_sec"`
+	HeardBy          []string  `json:"heard_by,omitempty"` // peers whose fresh reports say that they hear it
+	SystemAnswers    *bool     `json:"system_answers"`     // port 22 showed a key of this node; null: not asked
+	Lock             Lock      `json:"lock"`
+	// Suspect is set as long as the node did not boot from what was recorded. Nothing should be taken from it: replication
+	// keeps it out, and it gets no key unasked.
+	Suspect *Suspect `json:"suspect,omitempty"`
+	// Never is who forbade to unlock it; "" when nobody did.
+	Never  string         `json:"never,omitempty"`
+	Report *agents.Report `json:"report"`
 }
 
 // States of a Lock.
@@ -55,8 +60,17 @@ type Lock struct {
 	Next       string    `json:"next,omitempty"`  // the command that goes on
 	Since      time.Time `json:"since,omitzero"`
 	LastUnlock *Unlock   `json:"last_unlock,omitempty"`
+	// LastDecision is this controller's last verdict and its reasons: "allow: its agent reported 20s before …".
+	LastDecision string `json:"last_decision,omitempty"`
 	// ExpectedUntil is set while a reboot is expected.
 	ExpectedUntil time.Time `json:"expected_until,omitzero"`
+}
+
+// Suspect is since when and why a node is not believed.
+type Suspect struct {
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	Next  string    `json:"next"` // the command that takes it for good again
 }
 
 // Unlock is one unlocking and how long its parts took.

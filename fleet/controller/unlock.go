@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"popfleet/fleet/controller/policy"
 	"popfleet/internal/journal"
 	"popfleet/internal/mtls"
 	"popfleet/internal/runlock"
@@ -22,8 +23,9 @@ import (
 const maxAttempts = 5
 
 // locked: the node waits for its key, with the pinned host key.
-func (w *watcher) locked(ctx context.Context, n inventory.Resolved, state vault.NodeState, key ssh.PublicKey) {
+func (w *watcher) locked(ctx context.Context, r inventory.Resolved, state vault.NodeState, key ssh.PublicKey) {
 	pin := ssh.FingerprintSHA256(key)
+	n := waiting{Resolved: r, state: state, pinned: pin, shown: pin}
 	w.change(n.Name, func(rec *record, now time.Time) {
 		rec.systemAnswers, rec.systemAsked = nil, time.Time{}
 		if rec.doorSince.IsZero() {
@@ -37,10 +39,9 @@ func (w *watcher) locked(ctx context.Context, n inventory.Resolved, state vault.
 	if w.alarmed(n.Name, pin) {
 		return
 	}
-	seen := w.evidence(ctx, n.Name)
-	allow, why := w.policy().decide(seen)
-	if !allow {
-		w.hold(ctx, n.Name, why, seen)
+	f, v := w.decide(ctx, n, false)
+	if v.Decision != policy.Allow {
+		w.hold(ctx, n.Name, f, v)
 		return
 	}
 	release, err := tryLease(w.cfg.Dir, n.Name, "fleet controller")
@@ -49,14 +50,26 @@ func (w *watcher) locked(ctx context.Context, n inventory.Resolved, state vault.
 		return
 	}
 	defer release()
-	w.audit(ctx, n.Name, true, why, seen)
-	w.attempt(ctx, n, state, pin, why)
+	w.attempt(ctx, n, v.Why)
 }
 
 // hold leaves the decision to a person.
-func (w *watcher) hold(ctx context.Context, node, why string, seen evidence) {
-	w.change(node, func(rec *record, now time.Time) { rec.lock.set(now, Held, why, unlockCommand(node)) })
-	w.audit(ctx, node, false, why, seen)
+func (w *watcher) hold(ctx context.Context, node string, f policy.Facts, v policy.Verdict) {
+	w.change(node, func(rec *record, now time.Time) { rec.lock.set(now, Held, v.Why, nextFor(node, v)) })
+	_ = w.audit(ctx, node, f, v) // said in the log; a hold stands without a record
+}
+
+// nextFor is the command with which a person goes on.
+func nextFor(node string, v policy.Verdict) string {
+	if v.Decision == policy.Never {
+		return "fleet unlock --allow " + node
+	}
+	for _, f := range v.Findings {
+		if f.Decision == policy.Hold && !f.Final && (f.Rule == policy.RuleSuspect || f.Rule == policy.RuleProvider) {
+			return "fleet unlock --approve " + node // an operator's asking alone does not lift these
+		}
+	}
+	return unlockCommand(node)
 }
 
 // wait: somebody else on this folder is unlocking it, or the lease can't be had. Looked at again when that should be over.
@@ -72,7 +85,7 @@ func (w *watcher) wait(node string, err error) {
 }
 
 // attempt sends the key once, by lifecycle.Unlock.
-func (w *watcher) attempt(ctx context.Context, n inventory.Resolved, state vault.NodeState, pin, why string) {
+func (w *watcher) attempt(ctx context.Context, n waiting, why string) {
 	var bootBefore string
 	err := w.changeNow(ctx, n.Name, func(rec *record, now time.Time) {
 		rec.lock.set(now, Unlocking, why, "")
@@ -87,13 +100,10 @@ func (w *watcher) attempt(ctx context.Context, n inventory.Resolved, state vault
 		return
 	}
 	a := &attempted{watcher: w, node: n.Name, bootBefore: bootBefore}
-	d := w.deps.Lifecycle
-	d.Run, d.Journal, d.Progress, d.Lease, d.Compiler = w.runID, lasting{d.Journal, w}, a.hear, nil, nil
-	d.Provider = func(string) (provider.Provider, error) {
-		return lifecycle.Remembered{Memory: d.Memory, Nodes: []string{n.Name}}, nil
-	}
-	d.Allow = func(ctx context.Context, _ lifecycle.Node, _ lifecycle.Observation) error {
-		return w.stillAllowed(ctx, n.Name)
+	pin := n.pinned
+	d := w.lifecycle(n.Name, a.hear)
+	d.Allow = func(ctx context.Context, _ lifecycle.Node, seen lifecycle.Observation) error {
+		return a.allowed(ctx, n, seen)
 	}
 	r, err := w.deps.Unlock(ctx, d, lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
 	if err == nil {
@@ -102,12 +112,34 @@ func (w *watcher) attempt(ctx context.Context, n inventory.Resolved, state vault
 	a.conclude(ctx, r.Stage, err, pin)
 }
 
-// stillAllowed asks the policy again, right before the key is sent.
-func (w *watcher) stillAllowed(ctx context.Context, node string) error {
-	if allow, why := w.policy().decide(w.evidence(ctx, node)); !allow {
-		return errors.New(why)
+// lifecycle is what an attempt or a proof works with: no provider, no lease but the one that is held, no spec.
+func (w *watcher) lifecycle(node string, hear func(lifecycle.Event)) lifecycle.Deps {
+	d := w.deps.Lifecycle
+	d.Run, d.Journal, d.Progress, d.Lease, d.Compiler, d.Allow = w.runID, lasting{d.Journal, w}, hear, nil, nil, nil
+	d.Provider = func(string) (provider.Provider, error) {
+		return lifecycle.Remembered{Memory: d.Memory, Nodes: []string{node}}, nil
 	}
-	return nil
+	d.Audit = Auditor(w.log, w.deps.Name, func(err error) { w.deps.Log.Error("not audited", "node", node, "error", err) })
+	return d
+}
+
+// allowed asks the policy again, right before the key is sent, with the host key that was just seen; writes the verdict
+// down, and uses up the approval that it took.
+func (a *attempted) allowed(ctx context.Context, n waiting, seen lifecycle.Observation) error {
+	if seen.HostKey != "" {
+		n.shown = seen.HostKey
+	}
+	f, v := a.decide(ctx, n, true)
+	if v.Decision != policy.Allow {
+		a.held, a.facts = &v, f
+		return errors.New(v.Why)
+	}
+	if v.Approved {
+		if err := a.useApproval(n.Name, f.Approval); err != nil {
+			return err
+		}
+	}
+	return a.audit(ctx, n.Name, f, v)
 }
 
 // attempted is one attempt while it runs. Its methods are called one at a time.
@@ -115,6 +147,8 @@ type attempted struct {
 	*watcher
 	node, bootBefore string
 	opened           bool
+	held             *policy.Verdict // the policy's last word, when it was no
+	facts            policy.Facts
 }
 
 // hear takes note of the moment when the machine took its key: its first report may come before lifecycle is done.
@@ -142,10 +176,13 @@ func (a *attempted) conclude(ctx context.Context, stage lifecycle.Stage, err err
 	case err == nil:
 		log.Info("unlocked")
 		a.succeeded(ctx, stage)
+	case errors.Is(err, lifecycle.ErrSuspect):
+		log.Error("its system runs and is not believed", "error", err)
+		a.succeeded(ctx, stage)
 	case needsPerson(err):
 		a.raise(ctx, a.node, err.Error(), pin)
-	case errors.Is(err, lifecycle.ErrHeld):
-		a.hold(ctx, a.node, err.Error(), a.evidence(ctx, a.node))
+	case a.held != nil:
+		a.hold(ctx, a.node, a.facts, *a.held)
 	case a.opened:
 		log.Warn("it took its key, and its system does not answer yet", "error", err)
 	default:
@@ -197,75 +234,6 @@ func needsPerson(err error) bool {
 		return unlock.Final()
 	}
 	return false
-}
-
-func (w *watcher) policy() policy {
-	return policy{recentlyAlive: w.cfg.RecentlyAlive, unlocksPerHour: w.cfg.UnlocksPerHour}
-}
-
-// evidence gathers what the policy decides on.
-func (w *watcher) evidence(ctx context.Context, node string) evidence {
-	w.mu.Lock()
-	rec := w.at(node)
-	e := evidence{FirstSeen: utc(rec.lock.FirstSeen), LastHeard: utc(rec.received), ExpectedUntil: utc(rec.lock.ExpectedUntil),
-		UnlocksInHour: len(recent(rec.lock.Unlocks, w.now()))}
-	w.mu.Unlock()
-	e.LastAlive = w.lastAlive(ctx, node, e.FirstSeen)
-	return e
-}
-
-// past is what a journal that can be read offers.
-type past interface {
-	Observations(ctx context.Context, node string, limit int) ([]journal.Observation, error)
-}
-
-// aliveStages are those of a node that proved to run from its own disk, with its pinned host key.
-var aliveStages = map[string]bool{
-	string(lifecycle.Booted): true, string(lifecycle.Sealed): true, string(lifecycle.Converged): true, string(lifecycle.Serving): true,
-}
-
-// lastAlive is when a command on this folder last saw the node running, before it was locked.
-func (w *watcher) lastAlive(ctx context.Context, node string, before time.Time) (last time.Time) {
-	j, ok := w.deps.Lifecycle.Journal.(past)
-	if !ok {
-		return last
-	}
-	seen, err := j.Observations(ctx, node, 50)
-	if err != nil {
-		w.deps.Log.Warn("journal not read", "node", node, "error", err)
-	}
-	for _, o := range seen {
-		if aliveStages[o.Stage] && o.At.After(last) && o.At.Before(before) {
-			last = o.At
-		}
-	}
-	return last
-}
-
-// Ops of the audited decisions, in the journal.
-const (
-	opAllow  = "allow-unlock"
-	opHold   = "hold-unlock"
-	opExpect = "expect-reboot"
-)
-
-// audit journals a decision when it is another one than before.
-func (w *watcher) audit(ctx context.Context, node string, allow bool, why string, seen evidence) {
-	op := opHold
-	if allow {
-		op = opAllow
-	}
-	fresh := false
-	w.change(node, func(rec *record, _ time.Time) {
-		if d := op + ": " + why; rec.lock.Decision != d || allow {
-			rec.lock.Decision, fresh = d, true
-		}
-	})
-	if !fresh {
-		return
-	}
-	w.deps.Log.Info("decided", "node", node, "decision", op, "why", why)
-	w.record(ctx, w.runID, node, op, seen, why)
 }
 
 // record journals what takes no time.

@@ -35,6 +35,12 @@ func (b *board) node(n inventory.Resolved, now time.Time) Node {
 	view := Node{Node: n.Name, PoP: n.PoP, Address: rec.address, Freshness: rec.freshness, Since: utc(rec.since),
 		HeardBy: b.heardBy(n.Name, now), SystemAnswers: rec.systemAnswers, Lock: rec.lock.Lock, Report: rec.report}
 	view.Lock.Since, view.Lock.ExpectedUntil = utc(view.Lock.Since), utc(view.Lock.ExpectedUntil)
+	if q := rec.said.Suspect; q != nil && (rec.install == "" || q.Install == rec.install) {
+		view.Suspect = &Suspect{Since: utc(q.Since), Why: q.Why, Next: "fleet unlock --trust " + n.Name}
+	}
+	if rec.said.Never.Holds(now) {
+		view.Never = rec.said.Never.By
+	}
 	if rec.report != nil {
 		age := now.Sub(rec.received).Seconds()
 		view.LastReportAgeSec = &age

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"popfleet/fleet/controller/policy"
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/provision/remote"
@@ -52,6 +53,13 @@ func (w *watcher) round(ctx context.Context) {
 		w.readAddresses()
 	}
 	for _, n := range w.inventory().Resolved() {
+		if w.claimProof(n.Name) {
+			w.visits.Go(func() {
+				defer w.change(n.Name, func(rec *record, _ time.Time) { rec.busy = false })
+				w.prove(ctx, n)
+			})
+			continue
+		}
 		if !w.claim(n.Name) {
 			continue
 		}
@@ -65,11 +73,16 @@ func (w *watcher) round(ctx context.Context) {
 // readAddresses learns where the nodes are, also those that report; they appear while the controller runs.
 func (w *watcher) readAddresses() {
 	for _, n := range w.inventory().Resolved() {
+		if _, err := w.said(n.Name); err != nil {
+			w.deps.Log.Warn("what was said of the node cannot be read", "node", n.Name, "error", err)
+		}
 		state, err := w.deps.Lifecycle.Memory.NodeState(n.Name)
 		if err != nil || len(state.Addresses) == 0 {
 			continue // the visit of a silent node says so
 		}
-		w.change(n.Name, func(rec *record, _ time.Time) { rec.address = state.Addresses[0] })
+		w.change(n.Name, func(rec *record, _ time.Time) {
+			rec.address, rec.sealed, rec.install = state.Addresses[0], state.Sealed, state.InstallRun
+		})
 	}
 }
 
@@ -189,7 +202,9 @@ func (w *watcher) raise(ctx context.Context, node, why, pin string) {
 	if err != nil {
 		w.deps.Log.Error("alarm not written", "node", node, "error", err)
 	}
-	w.audit(ctx, node, false, why, w.evidence(ctx, node))
+	// What was seen is in the words; no rule had to be asked.
+	_ = w.audit(ctx, node, policy.Facts{Now: w.now().UTC(), Asker: policy.Controller, Who: w.deps.Name, Pinned: []string{pin}},
+		policy.Verdict{Decision: policy.Hold, Why: why})
 }
 
 // alarmed: a person must look first, as long as the key that was pinned then is pinned.

@@ -19,6 +19,7 @@ import (
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/provision/lifecycle"
+	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
 
@@ -29,12 +30,20 @@ type bench struct {
 	journal *notes
 	dir     string
 	store   *store
+	cfg     Config
 
 	mu      sync.Mutex
 	doors   map[string]ssh.PublicKey // by port; nil: shut
 	state   vault.NodeState
 	unlock  func(lifecycle.Deps) (lifecycle.Result, error)
 	unlocks int
+	said    vault.UnlockState
+	proofs  int
+	prove   func() (lifecycle.Result, error)
+	acts    []provider.Activity
+	actsErr error
+	asked   int  // of the provider
+	power   bool // the controller has the provider's credentials
 }
 
 const node = "fsn-1"
@@ -58,8 +67,15 @@ type keysOf struct{ initramfs, system, stranger ssh.PublicKey }
 // inBubble runs a test with a fake clock and ends the watcher with it.
 func inBubble(t *testing.T, do func(t *testing.T, b *bench, k keysOf)) {
 	t.Helper()
+	inBubbleWith(t, func(*bench) {}, do)
+}
+
+// inBubbleWith is inBubble with things arranged before the watcher starts.
+func inBubbleWith(t *testing.T, arrange func(*bench), do func(t *testing.T, b *bench, k keysOf)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b, k := newBench(t, t.TempDir())
+		arrange(b)
 		defer b.begin()()
 		do(t, b, k)
 	})
@@ -118,12 +134,18 @@ func (b *bench) begin() (end func()) {
 	d := Deps{
 		Fleet:     func() (*inventory.Fleet, error) { return fleet, nil },
 		Identity:  nil,
-		Lifecycle: lifecycle.Deps{Fleet: "demo", Memory: b, Journal: b.journal},
+		Lifecycle: lifecycle.Deps{Fleet: "demo", Memory: b, Boots: b, Journal: b.journal},
 		Unlock:    b.unlockOnce,
+		Prove:     b.proveOnce,
 		Look:      b.look,
 	}
+	if b.power {
+		d.Activity = b.activity
+	}
 	_ = d.complete() // the server's part is missing on purpose
-	board, err := newBoard(b.t.Context(), Config{Dir: b.dir}.complete(), d, s)
+	cfg := b.cfg
+	cfg.Dir = b.dir
+	board, err := newBoard(b.t.Context(), cfg.complete(), d, s)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -151,6 +173,46 @@ func (b *bench) unlockOnce(_ context.Context, d lifecycle.Deps, n lifecycle.Node
 	do := b.unlock
 	b.mu.Unlock()
 	return do(d)
+}
+
+func (b *bench) proveOnce(context.Context, lifecycle.Deps, lifecycle.Node) (lifecycle.Result, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.proofs++
+	if b.prove == nil {
+		return lifecycle.Result{}, nil
+	}
+	return b.prove()
+}
+
+func (b *bench) activity(context.Context, inventory.Resolved, string, time.Time) ([]provider.Activity, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked++
+	return b.acts, b.actsErr
+}
+
+func (b *bench) UnlockState(name string) (vault.UnlockState, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if name != node {
+		return vault.UnlockState{}, nil
+	}
+	return b.said, nil
+}
+
+func (b *bench) UpdateUnlock(name string, change func(*vault.UnlockState) error) (vault.UnlockState, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if name != node {
+		return vault.UnlockState{}, errors.New("another node's state was written")
+	}
+	s := b.said
+	err := change(&s)
+	if err == nil {
+		b.said = s
+	}
+	return s, err
 }
 
 func (b *bench) look(_ context.Context, addr string) remote.Door {

@@ -12,6 +12,7 @@ import (
 type UnlockState struct {
 	Never    *Order     `json:"never,omitempty"`    // the kill switch: nobody unlocks it
 	Approval *Order     `json:"approval,omitempty"` // a person's word, good for one unlocking
+	Used     time.Time  `json:"used,omitzero"`      // when the approval that was used last was given
 	Expected *Order     `json:"expected,omitempty"` // the fleet has the node reboot
 	Good     *GoodBoot  `json:"good,omitempty"`     // last boot that was proven
 	Suspect  *Suspicion `json:"suspect,omitempty"`

@@ -127,8 +127,8 @@ func (n *node) proveBoot(ctx context.Context, seen Observation) (any, error) {
 		return proof, n.suspect(ctx, seen, m, why)
 	}
 	good := &vault.GoodBoot{Install: seen.state.InstallRun, At: time.Now().UTC(), BootID: boot, Manifest: m.Digest, Files: byPath(m)}
-	if known.Good == nil {
-		good.Rotated = boot // no key was handed over yet that a rotation would replace
+	if known.Good == nil || n.Rotation == nil {
+		good.Rotated = boot // no key was handed over yet that a rotation would replace, or none is wanted
 	} else {
 		good.Rotated = known.Good.Rotated
 	}

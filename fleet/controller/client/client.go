@@ -57,6 +57,13 @@ func (c *Client) Expect(ctx context.Context, node string, within time.Duration) 
 	return c.call(ctx, http.MethodPost, "/v1/nodes/"+node+"/expect", controller.Expect{ForSec: within.Seconds()}, &s)
 }
 
+// Say passes on what a person says of a node's unlocking, and returns what holds then, in words.
+func (c *Client) Say(ctx context.Context, node string, s controller.Saying) (string, error) {
+	var told struct{ Words string }
+	err := c.call(ctx, http.MethodPost, "/v1/nodes/"+node+"/said", s, &told)
+	return told.Words, err
+}
+
 func (c *Client) call(ctx context.Context, method, path string, send, into any) error {
 	var body io.Reader
 	if send != nil {

@@ -6,6 +6,16 @@ import (
 	"time"
 )
 
+// Names of the rules, as findings carry them.
+const (
+	RuleKillSwitch = "kill-switch"
+	RuleHostKey    = "host-key"
+	RuleSuspect    = "suspect"
+	RuleRestarts   = "restarts"
+	RuleAwaited    = "awaited"
+	RuleProvider   = "provider"
+)
+
 func hold(rule, format string, args ...any) Finding {
 	return Finding{Rule: rule, Decision: Hold, Why: fmt.Sprintf(format, args...)}
 }
@@ -14,7 +24,7 @@ func pass(rule, why string) Finding { return Finding{Rule: rule, Decision: Allow
 
 // forbidden is the kill switch. Nothing lifts it but taking it back.
 func forbidden(_ Settings, f Facts) Finding {
-	const rule = "kill-switch"
+	const rule = RuleKillSwitch
 	if !f.Never.Holds(f.Now) {
 		return pass(rule, "")
 	}
@@ -27,7 +37,7 @@ func forbidden(_ Settings, f Facts) Finding {
 
 // hostKey is the pinned key of the node's initramfs. Another one is an alarm, and no approval makes it the right one.
 func hostKey(_ Settings, f Facts) Finding {
-	const rule = "host-key"
+	const rule = RuleHostKey
 	if f.Shown != "" && slices.Contains(f.Pinned, f.Shown) {
 		return pass(rule, "")
 	}
@@ -43,7 +53,7 @@ func hostKey(_ Settings, f Facts) Finding {
 // suspect: at its last boot the node was not what it should have been. Whoever changed what it boots from could have
 // the key that it is given next.
 func suspect(_ Settings, f Facts) Finding {
-	const rule = "suspect"
+	const rule = RuleSuspect
 	if f.Suspect == nil {
 		return pass(rule, "")
 	}
@@ -52,7 +62,7 @@ func suspect(_ Settings, f Facts) Finding {
 
 // restarts holds a machine that restarts again and again: something is broken, or somebody is trying things.
 func restarts(s Settings, f Facts) Finding {
-	const rule = "restarts"
+	const rule = RuleRestarts
 	if f.Asker == Controller && f.UnlocksInHour >= s.UnlocksPerHour {
 		return hold(rule, "it was unlocked %d times within an hour", f.UnlocksInHour)
 	}
@@ -62,7 +72,7 @@ func restarts(s Settings, f Facts) Finding {
 // awaited guards against a disk that was carried away and is booted elsewhere later, and against a machine that
 // somebody works on at the provider: both need time (the rule of Mandos).
 func awaited(s Settings, f Facts) Finding {
-	const rule = "awaited"
+	const rule = RuleAwaited
 	if f.Asker == Operator {
 		return pass(rule, f.Who+" asked for it")
 	}
@@ -85,7 +95,7 @@ func awaited(s Settings, f Facts) Finding {
 
 // crossCheck compares what the provider says happened to the machine since its last good boot with what we did.
 func crossCheck(s Settings, f Facts) Finding {
-	const rule = "provider"
+	const rule = RuleProvider
 	p := f.Provider
 	switch {
 	case !p.Done && s.CrossCheck == Required:
