@@ -19,7 +19,7 @@ const guardFile = "50-fleet-would-not-come-back.conf"
 // guardText refuses `systemctl reboot`, `reboot`, `shutdown -r` and logind's reboot: all of them ask systemd to start
 // reboot.target, and systemd turns the request down while nothing has been stopped yet. An inhibitor lock would not do:
 // in systemd 252 root's requests pass it by; a unit ordered before the target could only fail when every service is
-// down already (docs/decisions/009). `systemctl reboot --force`, which stops nothing cleanly, is not refused.
+// down already (docs/decisions/010). `systemctl reboot --force`, which stops nothing cleanly, is not refused.
 const guardText = `# The reboot check did not pass: see /var/lib/fleet/agent/boot-check.json.
 # "fleet-agent check-reboot" checks again and takes this away; "systemctl reboot --force" passes it by.
 [Unit]
