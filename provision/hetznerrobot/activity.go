@@ -25,7 +25,7 @@ func (d *Driver) Activity(ctx context.Context, id string, since time.Time) ([]pr
 		return nil, err
 	}
 	var armedNow boot
-	err = d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(n, "")}, &armedNow)
+	err = d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(n, ""), about: id}, &armedNow)
 	if err != nil && codeOf(err) != codeBootNotAvailable {
 		return nil, err
 	}

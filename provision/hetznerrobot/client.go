@@ -25,7 +25,12 @@ type request struct {
 	method string
 	path   string     // escaped
 	form   url.Values // nil: no body
+	about  string     // what the answer has to speak of: a server number, an address
 }
+
+// checked is an answer that knows what it speaks of. One that speaks of nothing, or of something else, is not believed:
+// a start time that is missing would otherwise make an old rescue system look like a new one.
+type checked interface{ speaksOf(about string) bool }
 
 // client sends requests, one try each, and stops for good when the login is refused.
 type client struct {
@@ -71,6 +76,9 @@ func (c *client) do(ctx context.Context, r request, out any) error {
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return fmt.Errorf("%w of %s %s: %w", errMalformed, r.method, r.path, err)
+	}
+	if a, ok := out.(checked); ok && !a.speaksOf(r.about) {
+		return fmt.Errorf("%w of %s %s: it does not speak of %s", errMalformed, r.method, r.path, r.about)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(report)) }
 
 func report(code int) {
-	fmt.Printf("%d requests held against the description\n", checked.Load())
+	fmt.Printf("%d requests held against the description\n", exchanges.Load())
 	os.Exit(code)
 }
 

@@ -136,10 +136,10 @@ func codeOf(err error) string {
 	return ""
 }
 
-// absent says that Robot answered 404 for the thing and not for the server.
+// absent says that Robot itself answered that the thing, and not the server, does not exist.
 func absent(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && r.Status == http.StatusNotFound && r.Code != codeServerNotFound
+	return errors.As(err, &r) && r.Status == http.StatusNotFound && r.Code != "" && r.Code != codeServerNotFound
 }
 
 // explain gives err its kind and hint; nil stays nil and a [provider.Error] is kept as it is.
@@ -212,7 +212,7 @@ func judgeRefusal(r *refusal) verdict {
 		return verdict{retry: true, unsent: true, limited: true, reason: "Robot's limit is used up"}
 	case strings.HasSuffix(r.Code, "_FAILED"): // RESET_FAILED, BOOT_ACTIVATION_FAILED …: Robot says it did not happen
 		return verdict{retry: true, unsent: true, reason: "Robot answers " + r.Code}
-	case r.Status >= 500:
+	case r.Status >= 500, r.Status == http.StatusNotFound && r.Code == "": // without a code it was not Robot that answered
 		return verdict{retry: true, reason: "Robot answers " + r.Error()}
 	case r.Status >= 300 && r.Status < 400:
 		return verdict{reason: "Robot answers with a redirect"}

@@ -14,8 +14,8 @@ func (f *fake) boot(w http.ResponseWriter, r *http.Request, parts []string, form
 	case b.noBoot:
 		refuse(w, 404, "BOOT_NOT_AVAILABLE", nil)
 	case len(parts) == 2:
-		answer(w, 200, map[string]any{"boot": map[string]any{"rescue": b.rescue(), "linux": map[string]any{"active": b.install == "linux"},
-			"vnc": map[string]any{"active": b.install == "vnc"}, "windows": nil, "plesk": nil, "cpanel": nil}})
+		answer(w, 200, map[string]any{"boot": map[string]any{"rescue": b.rescue(), "linux": map[string]any{"server_number": b.number, "active": b.install == "linux"},
+			"vnc": map[string]any{"server_number": b.number, "active": b.install == "vnc"}, "windows": nil, "plesk": nil, "cpanel": nil}})
 	case len(parts) == 4 && parts[3] == "last":
 		f.lastRescue(w, b)
 	case r.Method == http.MethodPost:

@@ -26,9 +26,9 @@ func (d *Driver) ensureKey(ctx context.Context, op string, k provider.SSHKey) (s
 		return fp, nil
 	}
 	op += ": upload the key"
-	err = d.call(ctx, op, request{class: classKey, method: http.MethodGet, path: "/key/" + url.PathEscape(fp)}, nil)
+	err = d.call(ctx, op, request{class: classKey, method: http.MethodGet, path: "/key/" + url.PathEscape(fp), about: fp}, &accountKey{})
 	if absent(err) {
-		err = d.upload(ctx, op, k)
+		err = d.upload(ctx, op, k, fp)
 	}
 	if err != nil {
 		return "", err
@@ -38,9 +38,9 @@ func (d *Driver) ensureKey(ctx context.Context, op string, k provider.SSHKey) (s
 }
 
 // upload may be repeated: a key that a lost request left there answers KEY_ALREADY_EXISTS.
-func (d *Driver) upload(ctx context.Context, op string, k provider.SSHKey) error {
-	err := d.call(ctx, op, request{class: classKey, method: http.MethodPost, path: "/key",
-		form: url.Values{"name": {k.Name}, "data": {k.Public}}}, nil)
+func (d *Driver) upload(ctx context.Context, op string, k provider.SSHKey, fp string) error {
+	err := d.call(ctx, op, request{class: classKey, method: http.MethodPost, path: "/key", about: fp,
+		form: url.Values{"name": {k.Name}, "data": {k.Public}}}, &accountKey{})
 	if codeOf(err) == "KEY_ALREADY_EXISTS" {
 		return nil
 	}

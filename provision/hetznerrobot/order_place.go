@@ -108,8 +108,11 @@ func (d *Driver) Place(ctx context.Context, o Order, q Quote) (Transaction, erro
 	err = d.callOnce(ctx, op, request{class: classBuy, method: http.MethodPost, path: orderPath(o.Market, "transaction"), form: form}, &answer)
 	if err == nil {
 		var t Transaction
-		if t, err = answer.transaction(o.Market); err == nil {
+		if t, err = answer.transaction(o.Market); err == nil && t.Product == o.Product {
 			return t, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: it speaks of product %s", errMalformed, t.Product)
 		}
 	}
 	if ctx.Err() == nil && !mayHaveHappened(err) {

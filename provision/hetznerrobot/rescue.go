@@ -136,9 +136,7 @@ func (e *entry) arm(ctx context.Context, keep bool) error {
 				return err
 			}
 		}
-		last = e.callOnce(ctx, e.op, request{class: classBoot, method: http.MethodPost, path: bootPath(e.number, "/rescue"),
-			form: url.Values{"os": {"linux"}, "authorized_key[]": {e.key}}}, nil)
-		if last == nil {
+		if last = e.activate(ctx); last == nil {
 			return nil
 		}
 		if codeOf(last) == codeInvalidInput { // the key may have been deleted meanwhile: the next run looks for it again
@@ -155,27 +153,41 @@ func (e *entry) arm(ctx context.Context, keep bool) error {
 	return last
 }
 
+func (e *entry) activate(ctx context.Context) error {
+	var out rescue
+	return e.callOnce(ctx, e.op, request{class: classBoot, method: http.MethodPost, path: bootPath(e.number, "/rescue"),
+		about: strconv.Itoa(e.number), form: url.Values{"os": {"linux"}, "authorized_key[]": {e.key}}}, &out)
+}
+
 func vkvm(s rescueState) bool { return s.OS.single && s.OS.list[0] == "vkvm" }
 
 // disarm takes back what is armed; nothing armed is no error.
 func (d *Driver) disarm(ctx context.Context, op string, number int) error {
-	err := d.call(ctx, op+": deactivate rescue", request{class: classBoot, method: http.MethodDelete, path: bootPath(number, "/rescue")}, nil)
-	if absent(err) {
+	var out rescue
+	op += ": deactivate rescue"
+	err := d.call(ctx, op, request{class: classBoot, method: http.MethodDelete, path: bootPath(number, "/rescue"),
+		about: strconv.Itoa(number)}, &out)
+	switch {
+	case absent(err):
 		return nil
+	case err == nil && out.Rescue.Active:
+		return &provider.Error{Op: op, Err: errors.New("it is active still"), Hint: "look in Robot what is armed for this server"}
 	}
 	return err
 }
 
 func (d *Driver) rescueState(ctx context.Context, op string, number int) (rescueState, error) {
 	var out rescue
-	err := d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(number, "/rescue")}, &out)
+	err := d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(number, "/rescue"),
+		about: strconv.Itoa(number)}, &out)
 	return out.Rescue, err
 }
 
 // lastRescue is the rescue system that started last; the zero value when there never was one.
 func (d *Driver) lastRescue(ctx context.Context, op string, number int) (rescueState, error) {
 	var out rescue
-	err := d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(number, "/rescue/last")}, &out)
+	err := d.call(ctx, op, request{class: classBoot, method: http.MethodGet, path: bootPath(number, "/rescue/last"),
+		about: strconv.Itoa(number)}, &out)
 	if absent(err) {
 		return rescueState{}, nil
 	}

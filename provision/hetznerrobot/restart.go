@@ -2,7 +2,6 @@ package hetznerrobot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -189,7 +188,8 @@ func (d *Driver) resetOptions(ctx context.Context, op string, number int) (reset
 
 func (d *Driver) readReset(ctx context.Context, op string, number int) (resetOptions, bool, error) {
 	var out resetAnswer
-	err := d.call(ctx, op, request{class: classLook, method: http.MethodGet, path: resetPath(number)}, &out)
+	err := d.call(ctx, op, request{class: classLook, method: http.MethodGet, path: resetPath(number),
+		about: strconv.Itoa(number)}, &out)
 	if err != nil {
 		return resetOptions{}, false, err
 	}
@@ -204,8 +204,7 @@ func (d *Driver) readReset(ctx context.Context, op string, number int) (resetOpt
 // stopped says whether the machine is off, as far as Robot can tell.
 func (d *Driver) stopped(ctx context.Context, op string, number int) (bool, error) {
 	_, off, err := d.resetOptions(ctx, op, number)
-	var r *refusal
-	if errors.As(err, &r) && r.Status == http.StatusNotFound {
+	if absent(err) || codeOf(err) == codeServerNotFound {
 		return false, nil
 	}
 	return off, err

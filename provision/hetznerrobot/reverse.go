@@ -18,7 +18,7 @@ func (d *Driver) Reverse(ctx context.Context, id string, addr netip.Addr) (strin
 	if err != nil {
 		return "", err
 	}
-	name, _, err := d.readReverse(ctx, op, path)
+	name, _, err := d.readReverse(ctx, op, path, addr)
 	return name, err
 }
 
@@ -29,8 +29,17 @@ func (d *Driver) SetReverse(ctx context.Context, id string, addr netip.Addr, nam
 	if err != nil {
 		return err
 	}
+	write := func(method string) error {
+		var now reverse
+		err := d.call(ctx, op, request{class: classRDNS, method: method, path: path, about: addr.Unmap().String(),
+			form: url.Values{"ptr": {name}}}, &now)
+		if err == nil && !strings.EqualFold(strings.TrimSuffix(now.RDNS.PTR, "."), name) {
+			return &provider.Error{Op: op, Err: fmt.Errorf("it is %q still", printable(now.RDNS.PTR, 100))}
+		}
+		return err
+	}
 	name = strings.TrimSuffix(name, ".")
-	now, exists, err := d.readReverse(ctx, op, path)
+	now, exists, err := d.readReverse(ctx, op, path, addr)
 	switch {
 	case err != nil:
 		return err
@@ -43,11 +52,11 @@ func (d *Driver) SetReverse(ctx context.Context, id string, addr netip.Addr, nam
 		}
 		return err
 	case exists:
-		return d.writeReverse(ctx, op, http.MethodPost, path, name)
+		return write(http.MethodPost)
 	}
-	err = d.writeReverse(ctx, op, http.MethodPut, path, name)
+	err = write(http.MethodPut)
 	if codeOf(err) == "RDNS_ALREADY_EXISTS" { // an earlier try did it, or somebody else did
-		return d.writeReverse(ctx, op, http.MethodPost, path, name)
+		return write(http.MethodPost)
 	}
 	return err
 }
@@ -63,9 +72,9 @@ func reversePath(op, id string, addr netip.Addr) (string, error) {
 }
 
 // readReverse reads the name, "" for Hetzner's own, and whether there is an entry, be it Hetzner's.
-func (d *Driver) readReverse(ctx context.Context, op, path string) (name string, exists bool, err error) {
+func (d *Driver) readReverse(ctx context.Context, op, path string, addr netip.Addr) (name string, exists bool, err error) {
 	var now reverse
-	err = d.call(ctx, op, request{class: classRDNS, method: http.MethodGet, path: path}, &now)
+	err = d.call(ctx, op, request{class: classRDNS, method: http.MethodGet, path: path, about: addr.Unmap().String()}, &now)
 	if absent(err) && codeOf(err) != codeNoAddress {
 		return "", false, nil
 	}
@@ -74,8 +83,4 @@ func (d *Driver) readReverse(ctx context.Context, op, path string) (name string,
 		name = ""
 	}
 	return name, err == nil, err
-}
-
-func (d *Driver) writeReverse(ctx context.Context, op, method, path, name string) error {
-	return d.call(ctx, op, request{class: classRDNS, method: method, path: path, form: url.Values{"ptr": {name}}}, nil)
 }

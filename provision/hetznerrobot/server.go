@@ -2,7 +2,6 @@ package hetznerrobot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -143,12 +142,10 @@ func (d *Driver) rename(ctx context.Context, op string, s server, name string) (
 	}
 	var now server
 	err := d.call(ctx, op+": name it", request{class: classServer, method: http.MethodPost,
-		path: "/server/" + strconv.Itoa(s.Server.Number), form: url.Values{"server_name": {name}}}, &now)
+		path: "/server/" + strconv.Itoa(s.Server.Number), about: strconv.Itoa(s.Server.Number),
+		form: url.Values{"server_name": {name}}}, &now)
 	if err != nil {
 		return server{}, err
-	}
-	if now.Server.Number != s.Server.Number {
-		return server{}, &provider.Error{Op: op, Err: fmt.Errorf("%w: it speaks of server %d", errMalformed, now.Server.Number)}
 	}
 	d.list.amend(now)
 	return now, nil
@@ -194,11 +191,10 @@ func (d *Driver) servers(ctx context.Context, op string, fresh time.Duration) (m
 	if list, ok := d.list.fresh(asked.Add(-fresh)); ok {
 		return list, nil
 	}
-	var all []server
+	var all servers
 	began := time.Now()
 	err := d.call(ctx, op, request{class: classServer, method: http.MethodGet, path: "/server"}, &all)
-	var r *refusal
-	if err != nil && !(errors.As(err, &r) && r.Status == http.StatusNotFound) { // 404: the account has no server
+	if err != nil && !absent(err) && codeOf(err) != codeServerNotFound { // 404: the account has no server
 		return nil, err
 	}
 	byNumber := make(map[int]server, len(all))

@@ -18,7 +18,7 @@ type spec struct{ doc *openapi3.T }
 
 const specPath = "../../../shared/specs/hetzner-robot.yaml"
 
-var checked atomic.Int64
+var exchanges atomic.Int64
 
 var loadOnce = sync.OnceValues(func() (*openapi3.T, error) { return openapi3.NewLoader().LoadFromFile(specPath) })
 
@@ -44,7 +44,7 @@ func (s *spec) check(t testing.TB, r *http.Request, raw string) {
 	if strings.HasPrefix(r.URL.Path, "/order/") {
 		return
 	}
-	checked.Add(1)
+	exchanges.Add(1)
 	op := s.find(r.Method, r.URL.Path)
 	if op == nil {
 		t.Errorf("%s %s is not in the description", r.Method, r.URL.Path)

@@ -31,13 +31,25 @@ type server struct {
 	} `json:"server"`
 }
 
+func (s *server) speaksOf(number string) bool { return strconv.Itoa(s.Server.Number) == number }
+
+// servers is the whole account.
+type servers []server
+
+func (s *servers) speaksOf(string) bool {
+	return !slices.ContainsFunc(*s, func(s server) bool { return s.Server.Number <= 0 })
+}
+
 // rescue is a rescue configuration, offered, armed or booted. Robot writes os as a list of what could be had while
 // nothing is armed, and as one word when something is.
 type rescue struct {
 	Rescue rescueState `json:"rescue"`
 }
 
+func (r *rescue) speaksOf(number string) bool { return strconv.Itoa(r.Rescue.Number) == number }
+
 type rescueState struct {
+	Number     int        `json:"server_number"`
 	OS         oneOrMany  `json:"os"`
 	Active     bool       `json:"active"`
 	Authorized []bootKey  `json:"authorized_key"`
@@ -54,6 +66,11 @@ type bootKey struct {
 	} `json:"key"`
 }
 
+// accountKey is a key as the account holds it.
+type accountKey struct{ bootKey }
+
+func (k *accountKey) speaksOf(md5 string) bool { return strings.EqualFold(k.Key.Fingerprint, md5) }
+
 // boot is everything that is armed for a server's next start. The parts that a server does not have are null.
 type boot struct {
 	Boot struct {
@@ -67,21 +84,49 @@ type boot struct {
 }
 
 type armed struct {
+	Number int  `json:"server_number"`
 	Active bool `json:"active"`
+}
+
+// speaksOf looks at the parts: the whole has no number of its own.
+func (b *boot) speaksOf(number string) bool {
+	parts := []*armed{b.Boot.Linux, b.Boot.VNC, b.Boot.Windows, b.Boot.Plesk, b.Boot.CPanel}
+	if r := b.Boot.Rescue; r != nil {
+		parts = append(parts, &armed{Number: r.Number})
+	}
+	some := false
+	for _, p := range parts {
+		if p != nil && p.Number != 0 {
+			if strconv.Itoa(p.Number) != number {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
 }
 
 // resetAnswer is how a server can be restarted.
 type resetAnswer struct {
 	Reset struct {
+		Number int        `json:"server_number"`
 		Types  oneOrMany  `json:"type"`
 		Status nullString `json:"operating_status"` // running, stopped, not supported
 	} `json:"reset"`
 }
 
+func (r *resetAnswer) speaksOf(number string) bool { return strconv.Itoa(r.Reset.Number) == number }
+
 type reverse struct {
 	RDNS struct {
+		IP  string `json:"ip"`
 		PTR string `json:"ptr"`
 	} `json:"rdns"`
+}
+
+func (r *reverse) speaksOf(addr string) bool {
+	a, err := netip.ParseAddr(r.RDNS.IP)
+	return err == nil && a.String() == addr
 }
 
 // oneOrMany reads a word or a list of words; null is none.

@@ -145,7 +145,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"product":{"id":1,"price":"28.57","orderable_addons":[{"id":"primary_ipv4","prices":[]}]}}`))
 	f.Add([]byte(`{"transaction":{"id":"B1","status":"ready","server_number":5,"product":{"id":"EX44"}}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var list []server
+		var list servers
 		if json.Unmarshal(body, &list) == nil {
 			for _, s := range list {
 				out := serverOf("n", s)
