@@ -20,6 +20,7 @@ type request struct {
 	body   any
 	out    any
 	repeat bool // a POST that may be sent again after a lost reply: it sets a value
+	money  bool // never sent again, whatever the answer
 	open   bool // needs no signature
 }
 

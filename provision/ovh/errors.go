@@ -66,7 +66,7 @@ func parseError(status int, h http.Header, body []byte) *apiError {
 		e.code = printable(wire.Class, 80)
 	}
 	if s, err := strconv.Atoi(h.Get("Retry-After")); err == nil && s > 0 {
-		e.after = min(time.Duration(s)*time.Second, maxPause)
+		e.after = min(time.Duration(min(s, 3600))*time.Second, maxPause)
 	}
 	return e
 }

@@ -177,7 +177,12 @@ func (d *Driver) orderStatus(ctx context.Context, op string, id int64) (string, 
 	return printable(status, 40), err
 }
 
-// post is a call that must not be sent twice.
+// post is a call that must not be taken twice.
 func (d *Driver) post(ctx context.Context, op, path string, body, out any) error {
 	return d.call(ctx, op, request{method: http.MethodPost, path: path, body: body, out: out})
+}
+
+// spend is a call that costs money: it is sent once, also where the answer says that it was not taken.
+func (d *Driver) spend(ctx context.Context, op, path string, body, out any) error {
+	return d.call(ctx, op, request{method: http.MethodPost, path: path, body: body, out: out, money: true})
 }

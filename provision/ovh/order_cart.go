@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"popfleet/provision/provider"
@@ -56,6 +57,7 @@ func (d *Driver) Quote(ctx context.Context, w Wish) (Quote, error) {
 		}
 		w.Subsidiary = me.OvhSubsidiary
 	}
+	w.Subsidiary = strings.ToUpper(w.Subsidiary)
 	cart, err := d.filledCart(ctx, op, w)
 	if err != nil {
 		return Quote{}, err

@@ -55,7 +55,7 @@ func (d *Driver) place(ctx context.Context, op string, q Quote) (Order, error) {
 		return Order{}, err
 	}
 	var c checkout
-	err = d.post(ctx, op, cartPath(q.Cart)+"/checkout", nil, &c)
+	err = d.spend(ctx, op, cartPath(q.Cart)+"/checkout", nil, &c)
 	switch {
 	case err == nil && c.OrderID != 0:
 		d.opts.Log.InfoContext(ctx, "order placed", "order", c.OrderID, "plan", q.Wish.PlanCode)
@@ -182,7 +182,7 @@ func (d *Driver) Pay(ctx context.Context, o Order, q Quote) error {
 	if path += "pay"; q.WithTax.Value == 0 {
 		path, body = fmt.Sprintf("/me/order/%d/payWithRegisteredPaymentMean", o.ID), map[string]string{"paymentMean": "fidelityAccount"}
 	}
-	err = d.post(ctx, op, path, body, nil)
+	err = d.spend(ctx, op, path, body, nil)
 	if err == nil {
 		return nil
 	}

@@ -23,27 +23,35 @@ const lookFor = 30 * time.Second
 // run of ours that was killed, has started is waited for first, and counts as this one when the machine had the wanted
 // settings all along (had).
 func (d *Driver) hardReboot(ctx context.Context, op, id string, had bool) error {
+	known, pending, err := d.pendingReboot(ctx, op, id)
+	if err != nil {
+		return err
+	}
+	if pending.ID != 0 {
+		say(ctx, "%s: a %s is under way already (task %d)", op, hardReboot, pending.ID)
+		err := d.await(ctx, op, id, pending)
+		if (err == nil && had) || (err != nil && !isOver(err)) {
+			return err
+		}
+	}
+	started, err := d.reboot(ctx, op, id, known)
+	if err != nil {
+		return err
+	}
+	return d.await(ctx, op, id, started)
+}
+
+// reboot asks for the reboot until OVH shows a task that is not among the known ones.
+func (d *Driver) reboot(ctx context.Context, op, id string, known []int64) (task, error) {
 	for round := 1; ; round++ {
-		known, pending, err := d.pendingReboot(ctx, op, id)
-		if err != nil {
-			return err
+		t, err := d.startReboot(ctx, op, id, known)
+		if !errors.Is(err, errNoTrace) {
+			return t, err
 		}
-		if pending.ID != 0 {
-			say(ctx, "%s: a %s is under way already (task %d)", op, hardReboot, pending.ID)
-			if err := d.await(ctx, op, id, pending); err == nil && had {
-				return nil
-			} else if err != nil && !isOver(err) {
-				return err
-			}
+		if round == rebootRounds {
+			return t, &Error{Op: op, Kind: provider.ErrBudget, Err: bare(err), Hint: "run the same command again to go on"}
 		}
-		started, err := d.startReboot(ctx, op, id, known)
-		if err == nil {
-			return d.await(ctx, op, id, started)
-		}
-		if !errors.Is(err, errNoTrace) || round == rebootRounds {
-			return err
-		}
-		say(ctx, "%v; round %d", err, round+1)
+		say(ctx, "%s: %v; round %d", op, bare(err), round+1)
 	}
 }
 
@@ -99,7 +107,7 @@ func (d *Driver) findReboot(ctx context.Context, op, id string, known []int64, a
 			return t, err
 		}
 		if time.Now().Add(pause).After(until) {
-			return task{}, &Error{Op: op, Kind: errNoTrace, Err: bare(cause), Hint: "run the same command again"}
+			return task{}, &Error{Op: op, Err: fmt.Errorf("%w: %w", errNoTrace, bare(cause))}
 		}
 		if err := sleep(ctx, jitter(pause)); err != nil {
 			return task{}, explain(op, request{}, err)

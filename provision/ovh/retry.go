@@ -26,7 +26,7 @@ func (d *Driver) call(ctx context.Context, op string, r request) error {
 			return explain(op, r, context.Cause(ctx))
 		}
 		v := judge(err)
-		if !v.retry || (v.ambiguous && !r.repeatable()) {
+		if !v.retry || r.money || (v.ambiguous && !r.repeatable()) {
 			return explain(op, r, err)
 		}
 		wait := max(pause, v.after)

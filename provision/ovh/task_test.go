@@ -1,6 +1,7 @@
 package ovh_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -107,6 +108,22 @@ func TestAnExpiredKeyEndsAWait(t *testing.T) {
 	f := newFake(t)
 	f.before = failing(-1, "GET", "/task/101", func(w http.ResponseWriter) { oldError(w, 403, "INVALID_CREDENTIAL") })
 	if err := f.driver(t).Reset(t.Context(), service, restart(0)); !errors.Is(err, provider.ErrUnauthorized) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAWaitEndsWithItsContext(t *testing.T) {
+	f := newFake(t)
+	f.polls = -1
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the operator pressed ^C")
+	f.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/task/101") {
+			cancel(why)
+		}
+		return false
+	}
+	if err := f.driver(t).Reset(ctx, service, restart(0)); !errors.Is(err, why) {
 		t.Errorf("error %v", err)
 	}
 }
