@@ -100,13 +100,18 @@ func (g *guard) mark(from string, ok bool, now time.Time) {
 	}
 }
 
+// intervalOf is what a class's limit is counted over.
+func intervalOf(class string) time.Duration {
+	if class == "order_post" {
+		return 24 * time.Hour
+	}
+	return time.Hour
+}
+
 // spend uses one request of a class, or says how many there are and in how many seconds. The provider does not tell how
 // it counts; here a window begins with its first request and is over as a whole, the hardest reading.
 func (g *guard) spend(class string, now time.Time) *apiError {
-	interval := time.Hour
-	if class == "order_post" {
-		interval = 24 * time.Hour
-	}
+	interval := intervalOf(class)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w := g.windows[class]

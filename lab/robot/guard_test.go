@@ -27,6 +27,20 @@ func TestLockOut(t *testing.T) {
 	f.ok("GET", "/server", nil)
 }
 
+// A rate limit that a fault makes tells the provider's interval, or the one that the fault says.
+func TestRateLimitFault(t *testing.T) {
+	f := start(t, nil, nil)
+	for _, c := range []struct {
+		last time.Duration
+		want float64
+	}{{0, 3600}, {50 * time.Millisecond, 1}, {5 * time.Second, 5}} {
+		f.faults.MustAdd(faults.Fault{Kind: faults.RateLimited, Call: "list_servers", Times: 1, For: faults.Duration(c.last)})
+		if a := f.refused(403, "RATE_LIMIT_EXCEEDED", "GET", "/server", nil); a.at("error", "interval") != c.want {
+			t.Errorf("for %v: %s", c.last, a.raw)
+		}
+	}
+}
+
 // A wrong password is told before anything else, and costs nothing of the request limit.
 func TestPasswordComesFirst(t *testing.T) {
 	f := start(t, nil, nil)

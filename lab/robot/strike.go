@@ -45,7 +45,7 @@ func (r *Robot) strike(w http.ResponseWriter, q *request, f faults.Fault) bool {
 		q.fault = &f
 		return false
 	}
-	write(w, nil, r.refusal(q, f.Kind))
+	write(w, nil, r.refusal(q, f))
 	return true
 }
 
@@ -55,16 +55,17 @@ func gateway(w http.ResponseWriter, status int) {
 	_, _ = io.WriteString(w, "<html><body><h1>"+http.StatusText(status)+"</h1></body></html>\n") // the client may be gone
 }
 
-func (r *Robot) refusal(q *request, k faults.Kind) *apiError {
-	switch k {
+// refusal is the error that a fault makes. A rate limit tells the time that the fault says as its interval.
+func (r *Robot) refusal(q *request, f faults.Fault) *apiError {
+	switch f.Kind {
 	case faults.Unauthorized:
 		return unauthorized()
 	case faults.LockOut:
 		return blocked()
 	case faults.RateLimited:
-		interval := time.Hour
-		if q.call.class == "order_post" {
-			interval *= 24
+		interval := intervalOf(q.call.class)
+		if f.For > 0 {
+			interval = max(f.For.D().Round(time.Second), time.Second)
 		}
 		return limited(r.guard.limits[q.call.class], int(interval.Seconds()))
 	case faults.Conflict, faults.Busy:
