@@ -170,6 +170,8 @@ func (x *exchange) do(r request) (any, error) {
 		return with(r, x.seal)
 	case "rotate":
 		return with(r, x.rotate)
+	case "boot-check":
+		return with(r, x.bootCheck)
 	case "boot-manifest":
 		return x.manifest()
 	case "plan":
