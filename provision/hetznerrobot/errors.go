@@ -16,7 +16,7 @@ import (
 	"popfleet/provision/provider"
 )
 
-const loginHint = "set ROBOT_USER and ROBOT_PASSWORD, or the provider's commands in the fleet file, to those of the webservice user (Robot: Settings, Web service and app settings); Robot blocks an address for 10 minutes after 3 refusals"
+const loginHint = "set HROBOT_USER and HROBOT_PASSWORD, or providers.hetznerrobot.token_command in the fleet file, to those of the webservice user (Robot: Settings, Web service and app settings); Robot blocks an address for 10 minutes after 3 refusals"
 
 // Codes of Robot that the driver acts on.
 const (

@@ -91,6 +91,8 @@ func newFake(t testing.TB) *fake {
 func (f *fake) add(number int) *box {
 	b := &box{number: number, name: "old", status: "ready", types: []string{"sw", "hw", "man"}, power: "not supported",
 		delay: 80 * time.Second, lose: map[string]int{}}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.boxes[number] = b
 	return b
 }

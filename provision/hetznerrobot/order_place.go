@@ -77,16 +77,12 @@ func quote(op string, o Order, p Product) (Quote, error) {
 	return Quote{Order: o, Name: p.Name, Location: price.Location, Net: price.Net, Gross: price.Gross, Term: term}, nil
 }
 
-// Place orders what q quotes, once. An order with o's key that exists already is returned and nothing is ordered. After a
-// lost reply the driver looks for the order; when it cannot be found, the error says so and nothing is sent again.
+// Place orders what q quotes, once. An order with o's key that exists already is returned, however old q is, and nothing is
+// ordered: so a run that was killed here is repeated with the same o and q. After a lost reply the driver looks for the order; when it cannot be found, the error says so and nothing is sent again.
 func (d *Driver) Place(ctx context.Context, o Order, q Quote) (Transaction, error) {
 	op := "order " + o.Product
-	switch {
-	case q.Order != o:
+	if q.Order != o {
 		return Transaction{}, &provider.Error{Op: op, Err: errors.New("the quote is for another order")}
-	case time.Since(q.At) > quoteFresh:
-		return Transaction{}, &provider.Error{Op: op, Err: fmt.Errorf("the quote is %s old", time.Since(q.At).Round(time.Minute)),
-			Hint: "ask for a new one"}
 	}
 	select { // one at a time: the second of two with one key finds the first
 	case d.ordering <- struct{}{}:
@@ -136,8 +132,11 @@ func (d *Driver) orderForm(ctx context.Context, op string, o Order) (url.Values,
 	return form, nil
 }
 
-// stillCosts refuses an order that has become dearer than what a person agreed to.
+// stillCosts refuses an order that has become dearer than what a person agreed to, or whose yes is too old.
 func (d *Driver) stillCosts(ctx context.Context, op string, o Order, q Quote) error {
+	if age := time.Since(q.At); age > quoteFresh {
+		return &provider.Error{Op: op, Err: fmt.Errorf("the quote is %s old", age.Round(time.Minute)), Hint: "ask for a new one"}
+	}
 	p, err := d.product(ctx, op, o)
 	if err != nil {
 		return err

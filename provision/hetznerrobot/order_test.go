@@ -2,6 +2,7 @@ package hetznerrobot
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"strings"
 	"sync"
@@ -175,6 +176,16 @@ func TestPlaceAgainFindsTheOrder(t *testing.T) {
 		wg.Wait()
 		if w.bought() != 1 {
 			t.Fatalf("%d orders", w.bought())
+		}
+		var late Quote // as a later run reads it from the journal
+		if text, err := json.Marshal(q); err != nil {
+			t.Fatal(err)
+		} else if err := json.Unmarshal(text, &late); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour) // on the test's own clock
+		if tr, err := w.d.Place(w.ctx, late.Order, late); err != nil || tr.ID != "B20261122-1" || late.Net != q.Net {
+			t.Errorf("a day later: %+v, %v", tr, err)
 		}
 		w.orders["server"][0]["status"] = "cancelled"
 		_, err = w.d.Place(w.ctx, o, q)

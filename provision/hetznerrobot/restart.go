@@ -43,6 +43,7 @@ func (d *Driver) BootDisk(ctx context.Context, id string, r provider.Restart) er
 		return err
 	}
 	if state.Active {
+		say(ctx, "%s: rescue is armed; taking it back", op)
 		if err := d.disarm(ctx, op, n); err != nil {
 			return err
 		}
