@@ -97,20 +97,32 @@ func (b *bootClock) state() (waiting int, fastest time.Duration) {
 	return max(1, b.waiting), b.fastest
 }
 
+// How long a usual boot takes, in looks: 75 to 90 s of 5 s each.
+const (
+	firstLooks = 15
+	usualLooks = 18
+)
+
 // nextLook is the pause before the next look at a boot that began spent ago. Boots of one fleet take about the same time,
 // so the first look comes shortly before the fastest seen; after that every Poll, later every second one. Where many wait
-// on few calls, each gets its share of half of what is left, so that none is used up on machines that are still in their
-// firmware.
+// on few calls, none is spent on machines that are still in their firmware: the first look comes when a usual boot is about
+// done, and after it each machine has its share of half of what is left.
 func (e *entry) nextLook(spent time.Duration) time.Duration {
 	poll := e.opts.Poll
 	waiting, fastest := e.boots.state()
 	if early := fastest * 9 / 10; spent == 0 && early > poll {
 		return early
 	}
-	if spent > 24*poll { // two minutes
-		poll *= 2
+	share := e.limits[classBoot].left(time.Now()) / 2 / waiting
+	switch {
+	case share >= usualLooks && spent > 24*poll: // two minutes
+		return 2 * poll
+	case share >= usualLooks:
+		return poll
+	case spent == 0 && share >= 2:
+		return firstLooks * poll
+	case spent == 0:
+		return usualLooks * poll
 	}
-	looks := max(1, e.limits[classBoot].left(time.Now())/2/waiting)
-	usual := 18 * e.opts.Poll // the 90 s of a usual boot
-	return max(poll, min(usual/time.Duration(looks), 6*e.opts.Poll))
+	return max(poll, 6*poll/time.Duration(max(1, share)))
 }

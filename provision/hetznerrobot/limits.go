@@ -121,7 +121,7 @@ func (d *Driver) take(ctx context.Context, op string, c class) error {
 	if wait <= 0 {
 		return nil
 	}
-	if end, ok := ctx.Deadline(); ok && end.Before(at) || wait > d.opts.Hour {
+	if end, ok := ctx.Deadline(); ok && end.Before(at) || wait > 2*d.opts.Hour {
 		l.giveBack(at)
 		return limitError(op, c, wait, nil)
 	}

@@ -3,7 +3,6 @@ package hetznerrobot
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -11,8 +10,6 @@ import (
 
 	"popfleet/provision/provider"
 )
-
-func (w world) id(n int) string { return fmt.Sprint(n) }
 
 func restart() provider.Restart {
 	return provider.Restart{Key: provider.SSHKey{Name: "demo-fleet", Public: fleetKey}}
