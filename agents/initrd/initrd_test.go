@@ -27,7 +27,7 @@ func TestTree(t *testing.T) {
 		initrdtest.Entry("loop", initrdtest.Link, 7, 1, "loop"), initrdtest.Entry("abs", initrdtest.Link, 8, 1, "/sbin/dropbear"), initrdtest.Entry("dev/null", 0o020666, 9, 1, ""),
 	)
 	node := initrdtest.Archive(initrdtest.Entry("etc", initrdtest.Dir, 1, 2, ""), initrdtest.Entry("/etc/fleet/net.sh", initrdtest.File, 2, 1, "newer"))
-	tree := Tree{Keep: func(p string) bool { return p == "etc/fleet/net.sh" }}
+	tree := Tree{Keep: func(p string) bool { return p == "etc/fleet/net.sh" || p == "bin/a" }}
 	for _, initrd := range []string{microcode + strings.Repeat("\x00", 512-len(microcode)%512) + initrdtest.Zstd(t, generic), initrdtest.Zstd(t, node), gz(initrdtest.Archive(initrdtest.Entry("g", initrdtest.File, 1, 1, "z")))} {
 		if err := tree.Add(strings.NewReader(initrd)); err != nil {
 			t.Fatal(err)
@@ -40,6 +40,9 @@ func TestTree(t *testing.T) {
 	}
 	if e, _ := tree.Lookup("etc/fleet/net.sh"); string(e.Data) != "newer" {
 		t.Errorf("a later archive does not win: %q", e.Data)
+	}
+	if e, _ := tree.Lookup("bin/a"); string(e.Data) != "both" {
+		t.Errorf("the content of a file with two names is kept under neither: %q", e.Data)
 	}
 	for _, p := range []string{"loop", "sbin", "dev/null", "nothing"} {
 		if _, ok := tree.Regular(p); ok {

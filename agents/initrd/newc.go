@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 
 	"github.com/klauspost/compress/zstd"
@@ -122,11 +123,11 @@ func (t *Tree) archive(s *source) error {
 		if name == trailer {
 			return nil
 		}
-		e, err := t.entry(s, name, h)
+		id := [3]uint64{h.ino, h.major, h.minor}
+		e, err := t.entry(s, h, append(links[id], name))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		id := [3]uint64{h.ino, h.major, h.minor}
 		if e.Mode.IsRegular() && h.nlink > 1 {
 			links[id] = append(links[id], name)
 			if e.Size == 0 {
@@ -179,13 +180,14 @@ func (s *source) name(h header) (string, error) {
 	return string(b), nil
 }
 
-func (t *Tree) entry(s *source, name string, h header) (Entry, error) {
+// entry reads what follows a header; its content is kept when any of its names is wanted.
+func (t *Tree) entry(s *source, h header, names []string) (Entry, error) {
 	e := Entry{Mode: fileMode(h.mode), Size: int64(h.size)}
 	link := e.Mode&fs.ModeSymlink != 0
 	if link && e.Size > maxName {
 		return e, fmt.Errorf("link target of %d bytes", e.Size)
 	}
-	keep := link || (e.Mode.IsRegular() && t.wants(name))
+	keep := link || (e.Mode.IsRegular() && slices.ContainsFunc(names, t.wants))
 	if err := t.charge(e.Size, keep); err != nil {
 		return e, err
 	}
