@@ -94,6 +94,9 @@ func (j *job) unpackOnce(ctx context.Context) error {
 	if err := keep.whole(j.root); err != nil {
 		j.emit(spec.Event{Kind: spec.KindLog, Step: "image", Text: fmt.Sprintf("no copy is kept for other nodes: %v", err)})
 	}
+	if err := j.leaveAgent(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Join(j.root, "etc/fleet"), 0o755); err != nil {
 		return err
 	}

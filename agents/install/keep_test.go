@@ -52,3 +52,24 @@ func TestKeeperNeedsRoom(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLeaveBlob: the agent lies under its digest, and looks like a blob that apply verified.
+func TestLeaveBlob(t *testing.T) {
+	program, dir := filepath.Join(t.TempDir(), "agent"), filepath.Join(t.TempDir(), "blobs")
+	if err := os.WriteFile(program, []byte("agent"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := leaveBlob(program, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "d4f0bc5a29de06b510f9aa428f1eedba926012b591fef7a518e776a7c9bd1824" {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	info, err := entries[0].Info()
+	if err != nil || info.Mode().Perm() != 0o755 || !info.ModTime().Equal(verified) {
+		t.Errorf("%v, %v", info, err)
+	}
+}

@@ -52,6 +52,10 @@ func noise(seed uint64, size int) string {
 	return string(b)
 }
 
+func blobOf(content string) spec.Blob {
+	return spec.Blob{SHA256: digest(content), SizeBytes: int64(len(content))}
+}
+
 const (
 	testImage   = 4 << 20
 	testRelease = 1 << 20 // of two binaries each
@@ -62,7 +66,7 @@ func (w *world) carrying() (m *meter, payload int64) {
 	image := noise(1, testImage)
 	blobs := texts{digest(image): image}
 	w.deps.Image = func(context.Context) (lifecycle.Image, error) {
-		return lifecycle.Image{Blob: spec.Blob{SHA256: digest(image), SizeBytes: testImage}, Blobs: blobs}, nil
+		return lifecycle.Image{Blob: blobOf(image), Blobs: blobs}, nil
 	}
 	w.deps.Compiler = &heavyCompiler{binaries: []string{noise(2, testRelease), noise(3, testRelease)}}
 	m = &meter{Dialer: w.deps.Dial}

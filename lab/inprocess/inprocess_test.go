@@ -1,6 +1,8 @@
 package inprocess
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -8,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"testing"
@@ -128,14 +131,20 @@ func (o *operator) exchange(c *ssh.Client, op string, spec any, blobs map[string
 	must(o.t, err)
 	sum := sha256.Sum256(o.agent)
 	d := hex.EncodeToString(sum[:])
-	must(o.t, s.Start(fmt.Sprintf(`d=/run/fleet; f=$d/agent-%[1]s; umask 077; mkdir -p $d;
-if [ -x $f ]; then echo HAVE; else echo NEED; t=$f.$$; head -c %[2]d >$t;
-  echo "%[1]s  $t" | sha256sum -c --status - || { rm -f $t; echo BADDIGEST; exit 90; }; chmod 700 $t; mv $t $f; fi;
-exec $f exchange`, d, len(o.agent))))
+	must(o.t, s.Start(fmt.Sprintf(`d=/run/fleet; f=$d/agent-%[1]s; b=/opt/fleet/blobs/%[1]s; t=$f.$$; umask 077; mkdir -p $d;
+same() { echo "%[1]s  $t" | sha256sum -c --status -; };
+if [ -x $f ]; then echo HAVE;
+elif [ -f $b ] && cp $b $t && same; then chmod 700 $t; mv $t $f; echo HAVE;
+else echo NEED; read -r n; head -c "$n" | gzip -dc >$t; same || { rm -f $t; echo BADDIGEST; exit 90; }; chmod 700 $t; mv $t $f; fi;
+exec $f exchange`, d)))
 	var first string
 	fmt.Fscanln(out, &first)
 	if first == "NEED" {
-		_, err := in.Write(o.agent)
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, err := z.Write(o.agent)
+		must(o.t, errors.Join(err, z.Close()))
+		_, err = fmt.Fprintf(in, "%d\n%s", packed.Len(), packed.Bytes())
 		must(o.t, err)
 	}
 	raw, err := json.Marshal(spec)

@@ -41,6 +41,7 @@ type content struct {
 	Items   map[string]string // what was applied: thing → digest
 	Release string
 	Blobs   map[string]bool
+	Agents  map[string]bool // digests of agents that the installation left behind
 
 	Tampered map[string]string // what it boots from, changed by hand: path → content
 }

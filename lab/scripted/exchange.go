@@ -3,16 +3,10 @@ package scripted
 import (
 	"bufio"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,58 +14,6 @@ import (
 )
 
 const maxLineBytes = 24 << 20
-
-// bootstrap is the one command an operator runs (docs/protocols/exchange.md), digest and size cut out. White space
-// between its words is free: the document breaks the line for its readers.
-var bootstrap = regexp.MustCompile(`^` + strings.Join([]string{
-	`d=/run/fleet;`, `f=\$d/agent-([0-9a-f]{64});`, `umask 077;`, `mkdir -p \$d;`,
-	`if \[ -x \$f \]; then echo HAVE;`, `else echo NEED;`, `t=\$f\.\$\$;`, `head -c ([0-9]+) >\$t;`,
-	`echo "([0-9a-f]{64})  \$t" \| sha256sum -c --status - \|\| \{ rm -f \$t; echo BADDIGEST; exit 90; \};`,
-	`chmod 700 \$t;`, `mv \$t \$f;`, `fi;`, `exec \$f exchange`,
-}, `\s+`) + `$`)
-
-// serveCommand runs what an operator asked a shell to run: the bootstrap, or nothing else.
-func (m *Machine) serveCommand(bt *boot, s *session) {
-	g := bootstrap.FindStringSubmatch(strings.TrimSpace(s.command))
-	if g == nil || g[1] != g[3] {
-		m.ledger.hear(s.link, []byte(s.command+"\n"))
-		s.say("sh: the scripted machine runs the bootstrap of docs/protocols/exchange.md only")
-		s.exit(127)
-		return
-	}
-	in := bufio.NewReaderSize(s, 64<<10)
-	size, err := strconv.ParseInt(g[2], 10, 63)
-	if err != nil || !m.bootstrapped(bt, s, in, g[1], size) {
-		s.exit(90)
-		return
-	}
-	x := &exchange{m: m, bt: bt, s: s, in: in}
-	x.serve()
-	s.exit(0)
-}
-
-// bootstrapped receives the agent if it is not there yet, and checks that what arrived is what was announced.
-func (m *Machine) bootstrapped(bt *boot, s *session, in io.Reader, digest string, size int64) bool {
-	m.mu.Lock()
-	have := bt.agents[digest]
-	m.mu.Unlock()
-	if have {
-		fmt.Fprintln(s, "HAVE")
-		return true
-	}
-	fmt.Fprintln(s, "NEED")
-	h := sha256.New()
-	if n, err := io.CopyN(h, in, size); err != nil || hex.EncodeToString(h.Sum(nil)) != digest {
-		m.b.opt.Log.Info("agent did not arrive whole", "machine", m.cfg.Label, "bytes", n, "error", err)
-		fmt.Fprintln(s, "BADDIGEST")
-		return false
-	}
-	m.ledger.count(&m.ledger.agents, digest)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	bt.agents[digest] = true
-	return true
-}
 
 // exchange is one conversation with an operator.
 type exchange struct {

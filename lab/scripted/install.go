@@ -130,6 +130,9 @@ func (m *Machine) work(bt *boot, run *installRun) {
 	if bt.ctx.Err() != nil || errors.Is(err, errNoPower) {
 		return // power lost: the disks stay as they are
 	}
+	if err == nil {
+		m.leaveAgents(bt)
+	}
 	run.update(func() { run.result, run.err = result, err })
 }
 

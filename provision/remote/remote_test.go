@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,7 +46,15 @@ func fakeAgent(have bool, size int64) func(string, ssh.Channel) uint32 {
 			fmt.Fprintln(ch, "HAVE")
 		} else {
 			fmt.Fprintln(ch, "NEED")
-			if _, err := io.CopyN(io.Discard, in, size); err != nil {
+			var n int64
+			if _, err := fmt.Fscanln(in, &n); err != nil {
+				return 90
+			}
+			z, err := gzip.NewReader(io.LimitReader(in, n))
+			if err != nil {
+				return 90
+			}
+			if got, err := io.Copy(io.Discard, z); err != nil || got != size {
 				return 90
 			}
 		}
@@ -273,7 +282,7 @@ func TestLookNeverLogsIn(t *testing.T) {
 }
 
 func TestBootstrapRefusesWhatIsNoDigest(t *testing.T) {
-	for _, a := range []Agent{{SHA256: "$(reboot)", SizeBytes: 1}, {SHA256: strings.Repeat("a", 64)}} {
+	for _, a := range []Agent{{SHA256: "$(reboot)"}, {SHA256: strings.Repeat("a", 63)}} {
 		if _, err := a.command(); err == nil {
 			t.Errorf("%+v was put into a command", a)
 		}

@@ -19,7 +19,9 @@ func TestDamagedAgentIsNamed(t *testing.T) {
 	s, target, _ := setup(t)
 	s.run = func(_ string, ch ssh.Channel) uint32 {
 		fmt.Fprintln(ch, "NEED")
-		_, _ = io.CopyN(io.Discard, ch, a.SizeBytes)
+		var n int64
+		_, _ = fmt.Fscanln(ch, &n)
+		_, _ = io.CopyN(io.Discard, ch, n)
 		fmt.Fprintln(ch, "BADDIGEST")
 		return 90
 	}
