@@ -26,7 +26,7 @@ func (a *app) controllerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "controller",
 		Short: "Run the controller: hear the agents, unlock nodes that rebooted",
-		Long:  "controller runs until it is stopped. It needs the vault's passphrase, because it hands nodes their disk keys, and no provider's token.",
+		Long:  "controller runs until it is stopped. It needs the vault's passphrase, because it hands nodes their disk keys. With the providers' credentials in its environment it asks them what happened to a machine before it sends a key.",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return a.runController(c.Context(), name, listen) },
 	}
@@ -56,6 +56,8 @@ func (a *app) runController(ctx context.Context, name, listen string) (err error
 		Fleet:     a.loadFleet,
 		Identity:  func() (*mtls.Identity, error) { return identity(s.vault, "controller", me.Name) },
 		Lifecycle: d,
+		Name:      "controller " + me.Name,
+		Activity:  s.activity(),
 		Log:       slog.New(slog.NewJSONHandler(a.env.Stderr, nil)),
 		Listening: func(at net.Addr) { a.out.say("controller %s of fleet %s listens on %s", me.Name, s.fleet.Name, at) },
 	}

@@ -36,6 +36,7 @@ type session struct {
 	lock    *runlock.Lock
 	audit   int64
 	clouds  *clouds
+	asked   asked
 	pace    pace.Pace
 	log     *slog.Logger
 	logFile *os.File
@@ -116,6 +117,7 @@ func (s *session) openRecords(ctx context.Context, command string) (err error) {
 // close lets go of everything; code is what the audit log says of the run.
 func (s *session) close(ctx context.Context, code int) {
 	s.imaging.Wait()
+	s.asked.close()
 	if s.clouds != nil {
 		s.clouds.close()
 	}
@@ -185,13 +187,15 @@ func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 	if err != nil {
 		return lifecycle.Deps{}, err
 	}
-	return lifecycle.Deps{
+	deps := lifecycle.Deps{
 		Fleet: s.fleet.Name, Operator: operatorName(), Run: s.run,
 		Provider: s.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
 		Image: s.image, Agent: agent, Dial: d, Pace: s.pace, Log: s.log, Progress: progress,
 		Poll:    min(longestPoll, s.pace.Of(longestPoll)),
 		Serving: s.servingProbe(d), Lease: controller.NodeLease(s.app.path(".fleet"), "fleet "+s.verb),
-	}, nil
+	}
+	s.guard(&deps)
+	return deps, nil
 }
 
 // longestPoll is between two looks at a machine that is waited for; quicker machines are looked at more often.

@@ -2,21 +2,50 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"popfleet/fleet/controller"
 	"popfleet/provision/lifecycle"
 )
 
 func (a *app) unlockCommand() *cobra.Command {
-	return &cobra.Command{
+	say := map[string]*bool{}
+	var within time.Duration
+	var why string
+	c := &cobra.Command{
 		Use:   "unlock NODE",
-		Short: "Hand a locked node its key, whatever the controller thinks",
-		Long:  "unlock needs no controller. It checks the pinned initramfs host key, sends the key once, and waits for the system.",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(c *cobra.Command, args []string) error { return a.runUnlock(c.Context(), args[0]) },
+		Short: "Hand a locked node its key, or say whether it may have it",
+		Long: "unlock needs no controller. It asks the node's provider what happened to the machine, checks the pinned initramfs host key, sends the key once, waits for the system, " +
+			"proves what it booted from and exchanges the key. With --never, --allow, --approve or --trust it only writes down what you say; every decision is in `fleet audit`.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			for word, said := range say {
+				if *said {
+					return a.runSay(c.Context(), args[0], controller.Saying{Say: word, ForSec: within.Seconds(), Why: why})
+				}
+			}
+			if within != 0 || why != "" {
+				return errors.New("--for and --why belong to --approve and --never\n  hint: fleet unlock --help")
+			}
+			return a.runUnlock(c.Context(), args[0])
+		},
 	}
+	f := c.Flags()
+	for word, help := range map[string]string{
+		controller.SayNever:   "nobody unlocks it any more, whatever the policy says",
+		controller.SayAllow:   "take --never back",
+		controller.SayApprove: "the next unlocking is right, although the policy holds it; good for one",
+		controller.SayTrust:   "what a suspect node boots from now is right",
+	} {
+		say[word] = f.Bool(word, false, help)
+	}
+	f.DurationVar(&within, "for", 0, "how `long` --approve holds; default 30m")
+	f.StringVar(&why, "why", "", "your `reason`, for the audit log")
+	c.MarkFlagsMutuallyExclusive(controller.SayNever, controller.SayAllow, controller.SayApprove, controller.SayTrust)
+	return c
 }
 
 func (a *app) runUnlock(ctx context.Context, name string) (err error) {

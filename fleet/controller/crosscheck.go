@@ -31,7 +31,7 @@ func CrossCheck(ctx context.Context, ask Activity, j lifecycle.Journal, n invent
 	}
 	var since time.Time
 	if good != nil && good.Install == state.InstallRun {
-		since = good.At
+		since = good.At.Truncate(time.Second) // providers tell seconds
 	}
 	ctx, cancel := context.WithTimeout(ctx, crossCheckTimeout)
 	defer cancel()
@@ -42,14 +42,12 @@ func CrossCheck(ctx context.Context, ask Activity, j lifecycle.Journal, n invent
 	return policy.Compare(acts, since, ourSpans(ctx, j, n.Name, since))
 }
 
-// atProvider are the operations that do something to a machine at its provider.
+// atProvider are the operations that do something risky to a machine at its provider; a mere restart is none.
 var atProvider = map[string]bool{
 	string(lifecycle.OpRent): true, string(lifecycle.OpEnterRescue): true, string(lifecycle.OpBootDisk): true,
-	string(lifecycle.OpWaitAnswer): true, string(lifecycle.OpWaitSystem): true,
 }
 
-// ourSpans are the times in which we did something there, longest possible reach back: an operation may have begun
-// before the last good boot.
+// ourSpans are the times since then in which we did something there.
 func ourSpans(ctx context.Context, j lifecycle.Journal, node string, since time.Time) []policy.Span {
 	from, ok := j.(steps)
 	if !ok {
@@ -61,12 +59,12 @@ func ourSpans(ctx context.Context, j lifecycle.Journal, node string, since time.
 	}
 	var spans []policy.Span
 	for _, e := range entries {
-		if !atProvider[e.Op] {
-			continue
-		}
 		to := e.Ended
 		if to.IsZero() {
 			to = e.Deadline
+		}
+		if !atProvider[e.Op] || to.Before(since) {
+			continue
 		}
 		spans = append(spans, policy.Span{Op: e.Op, From: e.Began, To: to})
 	}

@@ -36,6 +36,7 @@ func Findings(s controller.Status) []Finding {
 	var found []Finding
 	for _, n := range s.Nodes {
 		found = append(found, reach(n)...)
+		found = append(found, trust(n)...)
 		if n.Report != nil {
 			found = append(found, host(n)...)
 			found = append(found, disks(n)...)
@@ -74,6 +75,17 @@ func reach(n controller.Node) []Finding {
 		return one(Warning, lateCommand(n), "no report for %s%s", age(*n.LastReportAgeSec), lateReason(n))
 	}
 	return nil
+}
+
+// trust: a node that is not believed, or that somebody keeps locked.
+func trust(n controller.Node) (found []Finding) {
+	if q := n.Suspect; q != nil {
+		found = append(found, Finding{Critical, n.Node, "suspect: " + q.Why + ". It gets no key unasked, and nothing should be taken from it; find out who changed it", q.Next})
+	}
+	if n.Never != "" {
+		found = append(found, Finding{Note, n.Node, n.Never + " said that it is never to be unlocked", "fleet unlock --allow " + n.Node})
+	}
+	return found
 }
 
 func lateReason(n controller.Node) string {

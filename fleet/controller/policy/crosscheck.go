@@ -30,8 +30,9 @@ type Span struct {
 	From, To time.Time
 }
 
-// clockSlack is how far the provider's clock and ours may differ, and how late a provider may write an act down.
-const clockSlack = 30 * time.Second
+// clockSlack is how far the provider's clock and ours may differ, and how late a provider may write an act down. It is
+// short on purpose: what somebody else does that close to an act of ours looks like ours.
+const clockSlack = 5 * time.Second
 
 // Compare sorts a provider's activity into ours and foreign. What is armed for the next start right now is foreign
 // whoever armed it: a node that is to boot its disk has nothing else armed. Without a good boot to count from, only
