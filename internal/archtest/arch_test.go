@@ -62,6 +62,7 @@ var never = []struct{ from, to, why string }{
 // SDKs live in exactly one folder each, so that a provider's or a library's change has one place to go.
 var homes = []struct{ sdk, home, why string }{
 	{"github.com/hetznercloud/hcloud-go", "provision/hetznercloud", "one driver per provider"},
+	{"github.com/ovh/go-ovh", "provision/ovh", "one driver per provider"},
 	{"github.com/pulumi/", "provision/stack", "declarative cloud objects are one room's business"},
 	{"github.com/anatol/smart.go", "agents/collect/smart", "its reflection and ioctls stay behind one door"},
 	{"filippo.io/age", "inventory", "secrets at rest are the inventory's"},

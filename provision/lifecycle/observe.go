@@ -33,13 +33,13 @@ func (n *node) observe(ctx context.Context) (Observation, error) {
 		return o, err
 	}
 	o.Server, o.state = server, aboutServer(remembered, server.ID)
+	o.Installed = installed(o.state)
+	o.Pending = o.state.InstallRun != "" && !o.Installed
 	if q := o.state.Quarantine; q != nil {
 		o.Stage, o.Why = Quarantined, fmt.Errorf("%w by %s on %s: %s (`fleet quarantine --lift %s` takes it back)",
 			ErrQuarantined, q.By, q.At.UTC().Format("2006-01-02 15:04"), q.Why, n.name)
 		return o, nil
 	}
-	o.Installed = installed(o.state)
-	o.Pending = o.state.InstallRun != "" && !o.Installed
 	switch {
 	case server.Off:
 		o.Stage = Rented
