@@ -48,7 +48,7 @@ const (
 )
 
 // newSite starts a lab on its own ports and namespace, beside a demo that may be running.
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, more ...string) *site {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("machine tests need root: the lab makes machines and a network namespace (make e2e)")
@@ -59,7 +59,7 @@ func newSite(t *testing.T) *site {
 	}
 	w := &site{root: root, dir: filepath.Join(t.TempDir(), "fleet"), labDir: filepath.Join(t.TempDir(), "lab")}
 	began := time.Now()
-	w.labCommand(t, "up", "--api", labAPI, "--socks", labSocks, "--forward", "", "--namespace", labSpace)
+	w.labCommand(t, append([]string{"up", "--api", labAPI, "--socks", labSocks, "--forward", "", "--namespace", labSpace}, more...)...)
 	t.Cleanup(func() { w.labCommand(t, "down", "--namespace", labSpace) })
 	w.lab = lab.Connect(filepath.Join(w.labDir, "control.sock"))
 	status, err := w.lab.Status(t.Context())
