@@ -32,6 +32,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpInstall:   install.Handler{Host: host}.Serve,
 		spec.OpSeal:      sealer.Seal,
 		spec.OpRotate:    sealer.Rotate,
+		spec.OpKeyBox:    sealer.KeyBox,
 		spec.OpWipe:      sealer.Wipe,
 		spec.OpShare:     passOn(log),
 		spec.OpReboot:    boot.serve,

@@ -15,11 +15,12 @@ import (
 type reboot struct {
 	host  facts.Host
 	check func(context.Context, spec.BootCheckRequest) (spec.BootCheck, error)
-	act   func() error
+	act   func(rescue bool) error
 }
 
 func (r reboot) serve(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
-	if rescue, _ := r.host.Rescue(); !rescue {
+	rescue, _ := r.host.Rescue()
+	if !rescue {
 		result, err := r.check(ctx, spec.BootCheckRequest{})
 		if err == nil && !result.OK() {
 			err = NotBootable(result)
@@ -29,7 +30,7 @@ func (r reboot) serve(ctx context.Context, _ json.RawMessage, _ exchange.Session
 				Hint: "`fleet check reboot` says what to do; `fleet up` installs it anew"}
 		}
 	}
-	return nil, r.act()
+	return nil, r.act(rescue)
 }
 
 // CodeNotBootable is the error code of a reboot that was refused.

@@ -36,7 +36,7 @@ func TestRebootOnlyIntoWhatComesBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rebooted := false
-			r := reboot{host: facts.Host{Root: c.root}, act: func() error { rebooted = true; return nil },
+			r := reboot{host: facts.Host{Root: c.root}, act: func(bool) error { rebooted = true; return nil },
 				check: func(context.Context, spec.BootCheckRequest) (spec.BootCheck, error) { return c.result, c.err }}
 			_, err := r.serve(t.Context(), nil, nil)
 			var typed *spec.Error

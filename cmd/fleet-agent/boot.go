@@ -77,7 +77,7 @@ func rebootNow(ctx context.Context, out io.Writer, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("not rebooted: %w", err)
 	}
-	return bootchain.RebootSoon()
+	return bootchain.RebootSoon(false)
 }
 
 func comesBack(result spec.BootCheck) error {
