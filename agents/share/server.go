@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	maxReceivers   = 16               // at a time; a PoP is smaller, and more would only share the same line
-	maxConnections = 4 * maxReceivers // strangers may connect, and are turned away
+	maxReceivers   = 48               // at a time; a PoP is smaller
+	maxConnections = 2 * maxReceivers // strangers may connect, and are turned away
 	appearWithin   = 10 * time.Second // what the operator said is coming may not be in its file yet
 	growWithin     = 60 * time.Second // silence of what is still being received
 	writeWithin    = 30 * time.Second // for a receiver to take a piece

@@ -94,10 +94,11 @@ func (c *counted) table() string {
 	return b.String()
 }
 
-// providerOf gives PoPs 1–6 to Hetzner Cloud, 7–9 to Robot and 10–12 to OVH.
+// providerOf gives PoPs 1–7 to Hetzner Cloud, 8 and 9 to Robot, where 50 restarts an hour are all there is, and 10–12 to
+// OVH.
 func providerOf(pop int) string {
 	switch {
-	case pop < 6:
+	case pop < 7:
 		return provider.HetznerCloud
 	case pop < 9:
 		return provider.HetznerRobot

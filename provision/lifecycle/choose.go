@@ -24,7 +24,7 @@ const (
 )
 
 // maxReceivers is how many nodes one node serves at a time: below what its server admits (agents/share).
-const maxReceivers = 12
+const maxReceivers = 40
 
 // choose says where a receiver takes content from. It is the whole of the rule: whoever asks first gets it over our
 // uplink, everybody else of the PoP from a node that has it, the least busy one, and nobody waits for a node that is not
