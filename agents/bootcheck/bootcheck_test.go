@@ -127,7 +127,7 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 		"dropbear without libc":     {1, without("usr/lib/x86_64-linux-gnu/libc.so.6"), nil, UnlockServer, "libc.so.6"},
 		"no forced command":         {1, without("usr/bin/fleet-door"), nil, UnlockServer, "lacks /bin/fleet-door"},
 		"unlock script not started": {1, func(w *world) { w.generic["scripts/init-premount/ORDER"] = "#"; w.initrd() }, nil, UnlockServer, "ORDER"},
-		"wrong host key":            {1, func(w *world) { otherKey().Save(w.path(hostkey.InitramfsFile)) }, nil, HostKey, "would show"},
+		"wrong host key":            {1, func(w *world) { otherKey().Save(w.path(hostkey.InitramfsFile)) }, nil, HostKey, "the node's own copy is"},
 		"not the pinned host key":   {1, nothing, func(r *spec.BootCheckRequest) { r.InitramfsHostKey = adminKey }, HostKey, "is pinned"},
 		"no authorized key of ours": {1, nothing, func(r *spec.BootCheckRequest) { r.AuthorizedKeys = []string{otherKey().Authorized()} }, AuthorizedKeys, "may not hand over"},
 		"crypttab of another":       {1, node(func(n *bootchain.Node) { n.LUKSUUID = "dead-beef" }), nil, Crypttab, "dead-beef"},
@@ -164,6 +164,25 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 
 // genericOnly is what lacks when the per-node part is not loaded.
 const genericOnly = Network + " " + HostKey + " " + AuthorizedKeys + " " + Crypttab
+
+// TestJudgeHostKey: what to do depends on who has the pinned key.
+func TestJudgeHostKey(t *testing.T) {
+	pin := otherKey().Authorized()
+	p := fingerprint(pin)
+	for _, c := range []struct {
+		shown, kept, pin string
+		ok               bool
+		do               string
+	}{
+		{p, p, pin, true, ""}, {p, p, "", true, ""}, {"x", "x", "", true, ""},
+		{"x", p, pin, false, doNodePart}, {"x", "x", pin, false, doSeal}, {p, "x", pin, false, doSeal}, {"x", "y", pin, false, doSeal},
+		{"x", p, "", false, "which one is pinned"},
+	} {
+		if got := judgeHostKey(c.shown, c.kept, c.pin); got.OK != c.ok || !strings.Contains(got.Do, c.do) || !strings.Contains(got.Why, c.shown) {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+}
 
 func nothing(*world) {}
 

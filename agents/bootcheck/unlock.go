@@ -126,8 +126,8 @@ func (n *node) part(file string) ([]byte, error) {
 	return e.Data, nil
 }
 
-// hostKey compares the key that the initramfs will show with the one that is pinned: by the operator when he said it,
-// and always by what lies on the root.
+// hostKey compares the key that the initramfs will show with the one that is pinned, and with the copy on the root, from
+// which the per-node part is made anew.
 func hostKey(_ context.Context, n *node) spec.BootProof {
 	if p, ok := n.withTree(); !ok {
 		return p
@@ -140,26 +140,43 @@ func hostKey(_ context.Context, n *node) spec.BootProof {
 	if err != nil {
 		return failed(doNodePart, "%s: %v", bootchain.DropbearKeyFile, err)
 	}
-	have := hostkey.Key{Private: private}
-	kept, err := os.ReadFile(n.path(hostkey.InitramfsFile))
+	kept, err := n.keptHostKey()
 	if err != nil {
-		return failed("seal the node anew: `fleet up`", "the node's own copy of the key: %v", err)
+		return failed(doSeal, "the node's own copy of the key: %v", err)
 	}
-	want, err := hostkey.Parse(kept)
+	return judgeHostKey(fingerprint(hostkey.Key{Private: private}.Authorized()), kept, n.req.InitramfsHostKey)
+}
+
+const doSeal = "seal the node anew: `fleet up`"
+
+func (n *node) keptHostKey() (string, error) {
+	data, err := os.ReadFile(n.path(hostkey.InitramfsFile))
 	if err != nil {
-		return failed("seal the node anew: `fleet up`", "%s: %v", hostkey.InitramfsFile, err)
+		return "", err
 	}
-	if !have.Equal(want) {
-		return failed(doNodePart, "the initramfs would show %s, the node's key is %s", fingerprint(have.Authorized()), fingerprint(want.Authorized()))
+	k, err := hostkey.Parse(data)
+	if err != nil {
+		return "", err
 	}
-	if n.req.InitramfsHostKey == "" {
-		return passed("%s, as kept on the node; no pin was given to compare", fingerprint(have.Authorized()))
+	return fingerprint(k.Authorized()), nil
+}
+
+// judgeHostKey has the fingerprints of what would be shown and of what is kept, and the pinned key, if it is known.
+func judgeHostKey(shown, kept, pin string) spec.BootProof {
+	switch {
+	case pin == "" && shown != kept:
+		return failed("`fleet check reboot` knows which one is pinned; if the node's is, "+doNodePart,
+			"the initramfs would show %s, the node's own copy is %s", shown, kept)
+	case pin == "":
+		return passed("%s, as kept on the node; no pin was given to compare", shown)
+	case shown != fingerprint(pin) && kept == fingerprint(pin):
+		return failed(doNodePart, "the initramfs would show %s, %s is pinned", shown, fingerprint(pin))
+	case shown != fingerprint(pin):
+		return failed(doSeal, "nobody would unlock it: the initramfs would show %s, %s is pinned, and the node has no copy of it", shown, fingerprint(pin))
+	case kept != shown:
+		return failed(doSeal, "%s, as pinned, but the node's own copy is %s: the next per-node part would be made with that", shown, kept)
 	}
-	if fingerprint(n.req.InitramfsHostKey) != fingerprint(have.Authorized()) {
-		return failed("nobody would unlock it: the vault and the node disagree about its key; seal the node anew",
-			"the initramfs would show %s, %s is pinned", fingerprint(have.Authorized()), fingerprint(n.req.InitramfsHostKey))
-	}
-	return passed("%s, as pinned", fingerprint(have.Authorized()))
+	return passed("%s, as pinned", shown)
 }
 
 func fingerprint(authorized string) string {
