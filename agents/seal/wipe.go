@@ -31,34 +31,45 @@ func (h Handler) Wipe(ctx context.Context, specJSON json.RawMessage, s exchange.
 		return nil, err
 	}
 	wiped := spec.Wiped{}
-	for _, dev := range devices {
-		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + dev, Status: "doing"})
-		left, err := h.erase(ctx, dev)
-		if err != nil {
-			return nil, fmt.Errorf("wipe %s: %w", dev, err)
+	for _, d := range devices {
+		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + d.dev, Status: "doing"})
+		if err := h.erase(ctx, d); err != nil {
+			return nil, fmt.Errorf("wipe %s: %w", d.dev, err)
 		}
-		if left != 0 {
-			return nil, fmt.Errorf("wipe %s: %d key slots are left", dev, left)
-		}
-		wiped.Devices = append(wiped.Devices, dev)
-		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + dev, Status: "done"})
+		wiped.Devices = append(wiped.Devices, d.dev)
+		s.Emit(spec.Event{Kind: spec.KindStep, Step: "erase " + d.dev, Status: "done"})
 	}
 	return wiped, nil
 }
 
-func (h Handler) erase(ctx context.Context, dev string) (slotsLeft int, err error) {
-	if err := h.luks().Erase(ctx, dev); err != nil {
-		return 0, err
+// device is where a LUKS header lies: at the beginning of what cryptsetup can work on, or inside a member of an array
+// that is not running.
+type device struct {
+	dev string
+	at  int64 // 0: at the beginning
+}
+
+func (h Handler) erase(ctx context.Context, d device) error {
+	if d.at > 0 {
+		return h.overwrite(d.dev, d.at)
 	}
-	slots, err := h.luks().Slots(ctx, dev)
-	if errors.Is(err, luks.ErrNoHeader) {
-		return 0, nil
+	if err := h.luks().Erase(ctx, d.dev); err != nil {
+		return err
 	}
-	return len(slots), err
+	slots, err := h.luks().Slots(ctx, d.dev)
+	switch {
+	case errors.Is(err, luks.ErrNoHeader):
+		return nil
+	case err != nil:
+		return err
+	case len(slots) > 0:
+		return fmt.Errorf("%d key slots are left", len(slots))
+	}
+	return nil
 }
 
 // encrypted finds the LUKS devices on the disks named, and refuses when one of them is another node's.
-func (h Handler) encrypted(req spec.Wipe) ([]string, error) {
+func (h Handler) encrypted(req spec.Wipe) ([]device, error) {
 	if id, err := h.Host.Identity(); err == nil && id.Node != req.Node {
 		return nil, &spec.Error{Code: spec.CodeWrongNode, Message: fmt.Sprintf("this machine is node %q, not %q", id.Node, req.Node)}
 	}
@@ -66,7 +77,7 @@ func (h Handler) encrypted(req spec.Wipe) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var found []device
 	for _, d := range disks {
 		if len(req.Serials) > 0 && !slices.Contains(req.Serials, d.Serial) && !slices.Contains(req.Serials, d.WWN) {
 			continue
@@ -90,9 +101,10 @@ func (h Handler) encrypted(req spec.Wipe) ([]string, error) {
 }
 
 // onDisk looks at a disk's partitions and at the arrays on them for LUKS2 headers.
-func (h Handler) onDisk(path, node string) ([]string, error) {
+func (h Handler) onDisk(path, node string) ([]device, error) {
 	base := filepath.Base(path)
 	names := []string{base}
+	var idle []string // partitions that no running array uses
 	parts, _ := filepath.Glob(filepath.Join("/", h.Host.Root, "sys/block", base, base+"*"))
 	for _, p := range parts {
 		names = append(names, filepath.Base(p))
@@ -100,8 +112,14 @@ func (h Handler) onDisk(path, node string) ([]string, error) {
 		for _, a := range holders {
 			names = append(names, filepath.Base(a))
 		}
+		if len(holders) == 0 {
+			idle = append(idle, "/dev/"+filepath.Base(p))
+		}
 	}
-	var devs []string
+	devs, err := h.members(idle, node)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range names {
 		dev := "/dev/" + n
 		f, err := os.Open(filepath.Join("/", h.Host.Root, dev))
@@ -113,11 +131,32 @@ func (h Handler) onDisk(path, node string) ([]string, error) {
 		if !ok {
 			continue
 		}
-		owner, ours := strings.CutPrefix(header.Subsystem, "fleet/")
-		if !ours || owner != node {
-			return nil, &spec.Error{Code: spec.CodeWrongNode, Message: fmt.Sprintf("%s is encrypted for %q, not for node %q", dev, header.Subsystem, node)}
+		if err := ownedBy(dev, header, node); err != nil {
+			return nil, err
 		}
-		devs = append(devs, dev)
+		devs = append(devs, device{dev: dev})
 	}
 	return devs, nil
+}
+
+// members looks into the members of arrays that are not running.
+func (h Handler) members(parts []string, node string) ([]device, error) {
+	var devs []device
+	for _, dev := range parts {
+		at, err := h.loose(dev, node)
+		if err != nil {
+			return nil, err
+		}
+		if at > 0 {
+			devs = append(devs, device{dev, at})
+		}
+	}
+	return devs, nil
+}
+
+func ownedBy(dev string, header disk.LUKS, node string) error {
+	if owner, ours := strings.CutPrefix(header.Subsystem, "fleet/"); !ours || owner != node {
+		return &spec.Error{Code: spec.CodeWrongNode, Message: fmt.Sprintf("%s is encrypted for %q, not for node %q", dev, header.Subsystem, node)}
+	}
+	return nil
 }

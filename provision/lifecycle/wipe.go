@@ -37,6 +37,17 @@ func (n *node) wiped(ctx context.Context) (Observation, error) {
 			return seen, err
 		}
 	}
+	err = n.act(ctx, n.want.operation(OpWipe, seen), seen)
+	var told *spec.Error
+	if seen.Stage == Rescue || !errors.As(err, &told) || told.Code != spec.CodeWrongDisk {
+		return seen, err
+	}
+	// A disk that fell out of a mirror still holds a header that opens. A restart may bring the disk back.
+	n.say(EventWarning, "%v; looking for it from rescue", err)
+	n.drop()
+	if err := n.act(ctx, n.want.operation(OpEnterRescue, seen), seen); err != nil {
+		return seen, err
+	}
 	return seen, n.act(ctx, n.want.operation(OpWipe, seen), seen)
 }
 
