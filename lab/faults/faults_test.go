@@ -26,6 +26,9 @@ func TestTake(t *testing.T) {
 		{"another layer", Fault{Kind: Refuse}, api, false},
 		{"port", Fault{Kind: Refuse, Port: 22}, Occasion{Layer: Net, Machine: machine, Port: 22}, true},
 		{"another port", Fault{Kind: Refuse, Port: 22}, Occasion{Layer: Net, Machine: machine, Port: 2222}, false},
+		{"provider", Fault{Kind: Slow, Provider: "ovh"}, Occasion{Layer: API, Provider: "ovh"}, true},
+		{"another provider", Fault{Kind: Slow, Provider: "ovh"}, Occasion{Layer: API, Provider: "hetznercloud"}, false},
+		{"any provider", Fault{Kind: Slow}, Occasion{Layer: API, Provider: "hetznercloud"}, true},
 		{"step", Fault{Kind: InstallFails, Step: "luks"}, Occasion{Layer: Node, Machine: machine, Step: "image"}, false},
 	} {
 		var s Set
@@ -77,7 +80,7 @@ func TestNetworkFaultEndsAfterItsTime(t *testing.T) {
 
 func TestAddRefuses(t *testing.T) {
 	var s Set
-	for _, f := range []Fault{{Kind: "no-such"}, {Kind: Locked, Times: -1}, {Kind: Slow, For: -1}} {
+	for _, f := range []Fault{{Kind: "no-such"}, {Kind: Locked, Times: -1}, {Kind: Slow, For: -1}, {Kind: DiskMissing, Disk: -1}, {Kind: Refuse, Provider: "ovh"}} {
 		if _, err := s.Add(f); err == nil {
 			t.Errorf("%+v was taken", f)
 		}

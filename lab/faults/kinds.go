@@ -68,6 +68,12 @@ const (
 	ServiceSick     Kind = "service-unhealthy"
 	WrongNode       Kind = "wrong-node"
 	SpontaneousBoot Kind = "spontaneous-reboot"
+
+	OpFails Kind = "op-fails"
+	OpHangs Kind = "op-hangs"
+	OpCut   Kind = "op-cut"
+	OpLost  Kind = "op-lost"
+	OpLies  Kind = "op-lies"
 )
 
 // Description is a kind in words, with the fields of a Fault that matter to it besides Machine, Times and Skip.
@@ -130,6 +136,11 @@ func Kinds() []Description {
 		{ServiceSick, Node, "apply ends in service_unhealthy", nil},
 		{WrongNode, Node, "the machine says it is another node", nil},
 		{SpontaneousBoot, Node, "the machine reboots in the middle of an install or an apply", []string{"step"}},
+		{OpFails, Node, "the machine answers an error to the request named 'step' and does nothing", []string{"step"}},
+		{OpHangs, Node, "the machine never answers the request named 'step' and does nothing", []string{"step"}},
+		{OpCut, Node, "the connection is cut before the request named 'step' is begun", []string{"step"}},
+		{OpLost, Node, "the request named 'step' is carried out, then the connection is cut before the answer", []string{"step"}},
+		{OpLies, Node, "the answer to the request named 'step' is untrue", []string{"step"}},
 	}
 }
 

@@ -65,6 +65,28 @@ type Set struct {
 	lastID int         // guarded by mu
 	hits   map[int]int // guarded by mu: by id, also of faults that are gone
 	calls  []string    // guarded by mu: every name of a call; nil when no API told them
+	watch  Watch       // guarded by mu
+}
+
+// Watch hears of every occasion, with the kinds that could strike at it (none: every kind of its layer), and may strike
+// there itself. It is called from the goroutine that asks, which may hold locks of its simulator.
+type Watch func(o Occasion, kinds []Kind) (Fault, bool)
+
+// SetWatch sets who hears of occasions, for generators of fault matrices; nil is nobody.
+func (s *Set) SetWatch(w Watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = w
+}
+
+func (s *Set) watched(o Occasion, kinds []Kind) (Fault, bool) {
+	s.mu.Lock()
+	w := s.watch
+	s.mu.Unlock()
+	if w == nil {
+		return Fault{}, false
+	}
+	return w(o, kinds)
 }
 
 // Know tells the calls there are, so that a fault for a call that does not exist is refused: it would never strike, and
@@ -139,6 +161,9 @@ func (s *Set) Hits(id int) int {
 func (s *Set) Take(o Occasion, kinds ...Kind) (Fault, bool) {
 	if s == nil {
 		return Fault{}, false
+	}
+	if f, ok := s.watched(o, kinds); ok {
+		return f, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
