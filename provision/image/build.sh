@@ -75,6 +75,7 @@ done
 install -m 644 "$FILES/sshd.conf" "$root/etc/ssh/sshd_config.d/10-fleet.conf"
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/dropbear/initramfs/dropbear_*_host_key
 install -m 644 "$FILES/initramfs/net.sh" "$root/usr/lib/fleet/initramfs/net.sh"
+install -m 644 "$FILES/initramfs/shares.sh" "$root/usr/lib/fleet/initramfs/shares.sh"
 install -m 644 "$FILES/initramfs/modules" "$root/usr/lib/fleet/initramfs/modules"
 install -m 755 "$FILES/initramfs/fleet-door" "$root/usr/lib/fleet/initramfs/fleet-door"
 install -m 755 "$FILES/initramfs/fleet-unlock" "$root/etc/initramfs-tools/scripts/init-premount/fleet-unlock"

@@ -74,7 +74,7 @@ func TestScriptsAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"fleet-unlock", "net.sh", "hook", "modules"} {
+	for _, name := range []string{"fleet-unlock", "fleet-door", "shares.sh", "net.sh", "hook", "modules"} {
 		if _, err := fs.Stat(initramfs.Files(), name); err != nil {
 			t.Error(err)
 		}

@@ -70,11 +70,20 @@ func (d *door) put(name, text string, mode fs.FileMode) {
 // knock hands over a key and returns what the script said and its exit code.
 func (d *door) knock(key io.Reader) (words string, code int) {
 	d.t.Helper()
+	return d.as("", key)
+}
+
+// as is knock by the login whose key has this comment.
+func (d *door) as(comment string, key io.Reader) (words string, code int) {
+	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	argv := append(d.argv[1:len(d.argv):len(d.argv)], filepath.Join(d.root, "bin/fleet-door"))
 	cmd := exec.CommandContext(ctx, d.argv[0], argv...)
 	cmd.Env = append(os.Environ(), "FLEET_DOOR_ROOT="+d.root)
+	if comment != "" {
+		cmd.Env = append(cmd.Env, "SSH_PUBKEYINFO="+comment)
+	}
 	cmd.Stdin = key
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
