@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"popfleet/agents/bootchain"
 	"popfleet/agents/exchange"
 	"popfleet/agents/luks"
 	"popfleet/playbooks/spec"
@@ -32,7 +38,7 @@ func (h Handler) Rotate(ctx context.Context, specJSON json.RawMessage, s exchang
 	if err != nil {
 		return nil, fmt.Errorf("rotate: %w", err)
 	}
-	r := &rotation{luks: h.luks(), dev: dev, req: req}
+	r := &rotation{luks: h.luks(), dev: dev, req: req, box: h.boxFile()}
 	step := r.add
 	if req.Step == spec.RotateRetire {
 		step = r.retire
@@ -48,6 +54,44 @@ func (h Handler) Rotate(ctx context.Context, specJSON json.RawMessage, s exchang
 	return r.result(ctx)
 }
 
+// boxFile is where a sealed copy of the machine key waits for those who share the fleet's secrets.
+func (h Handler) boxFile() string {
+	return filepath.Join("/", h.Host.Root, "var/lib/fleet/machine-key.box")
+}
+
+// KeyBox serves [spec.OpKeyBox].
+func (h Handler) KeyBox(_ context.Context, specJSON json.RawMessage, _ exchange.Session) (any, error) {
+	var given spec.KeyBox
+	if len(specJSON) > 0 && string(specJSON) != "null" {
+		if err := exchange.Decode(specJSON, &given); err != nil {
+			return nil, err
+		}
+	}
+	if len(given.Box) > spec.MaxBoxBytes {
+		return nil, &spec.Error{Code: spec.CodeBadSpec, Message: fmt.Sprintf("a box of %d bytes; at most %d", len(given.Box), spec.MaxBoxBytes)}
+	}
+	if len(given.Box) > 0 {
+		return given, keepBox(h.boxFile(), given.Box)
+	}
+	f, err := os.Open(h.boxFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return spec.KeyBox{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	box, err := io.ReadAll(io.LimitReader(f, spec.MaxBoxBytes))
+	return spec.KeyBox{Box: box}, err
+}
+
+func keepBox(path string, box []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return bootchain.WriteFile(path, box, 0o600)
+}
+
 func checkRotate(r spec.Rotate) error {
 	switch {
 	case r.Version != 1:
@@ -56,6 +100,8 @@ func checkRotate(r spec.Rotate) error {
 		return fmt.Errorf("step %q is neither %s nor %s", r.Step, spec.RotateAdd, spec.RotateRetire)
 	case len(r.Current) < 32 || len(r.Other) < 32:
 		return fmt.Errorf("keys of %d and %d bytes, fewer than 32", len(r.Current), len(r.Other))
+	case len(r.Box) > spec.MaxBoxBytes:
+		return fmt.Errorf("a box of %d bytes; at most %d", len(r.Box), spec.MaxBoxBytes)
 	case bytes.Equal(r.Current, r.Other):
 		return fmt.Errorf("current and other are the same key")
 	}
@@ -66,6 +112,7 @@ type rotation struct {
 	luks   luks.Tool
 	dev    string
 	req    spec.Rotate
+	box    string
 	active []luks.Slot
 	holds  int // the machine slot that Current opens
 	beside int // the other machine slot
@@ -134,6 +181,11 @@ func (r *rotation) ours(ctx context.Context) error {
 
 func (r *rotation) retire(ctx context.Context) error {
 	r.done = r.holds
+	if len(r.req.Box) > 0 {
+		if err := keepBox(r.box, r.req.Box); err != nil {
+			return err
+		}
+	}
 	if r.taken(r.beside) {
 		if err := r.ours(ctx); err != nil {
 			return err

@@ -85,6 +85,43 @@ func TestRotateCutAnywhere(t *testing.T) {
 	t.Logf("cut at %d calls", cuts)
 }
 
+// TestTheBoxIsThereBeforeTheOldKeyIsGone: whoever finds the old key destroyed finds the new one in the box.
+func TestTheBoxIsThereBeforeTheOldKeyIsGone(t *testing.T) {
+	for cut := 1; ; cut++ {
+		root, d := node(t), sealedDevice()
+		h := handler(root, d)
+		if b, err := h.KeyBox(t.Context(), nil, silent{}); err != nil || len(b.(spec.KeyBox).Box) != 0 {
+			t.Fatalf("before the first rotation: %v, %v", b, err)
+		}
+		d.slots[3], d.kdf[3], d.cut = newKey, "pbkdf2", cut
+		req, _ := json.Marshal(spec.Rotate{Version: 1, Node: "fsn-1", Step: spec.RotateRetire, Current: []byte(newKey), Other: []byte(oldKey), Box: []byte("sealed")})
+		_, cutErr := h.Rotate(t.Context(), req, silent{})
+		b, err := h.KeyBox(t.Context(), nil, silent{})
+		if err != nil || !d.opens(oldKey) && string(b.(spec.KeyBox).Box) != "sealed" {
+			t.Fatalf("cut at call %d: %v, %v, slots %v", cut, b, err, d.slots)
+		}
+		if cutErr == nil {
+			break
+		}
+	}
+}
+
+func TestABoxIsKeptForOthers(t *testing.T) {
+	h := handler(node(t), sealedDevice())
+	for _, box := range []string{"first", "second"} {
+		req, _ := json.Marshal(spec.KeyBox{Box: []byte(box)})
+		_, err := h.KeyBox(t.Context(), req, silent{})
+		got, err2 := h.KeyBox(t.Context(), []byte("null"), silent{})
+		if err != nil || err2 != nil || string(got.(spec.KeyBox).Box) != box {
+			t.Errorf("%v, %v, %v", got, err, err2)
+		}
+	}
+	large, _ := json.Marshal(spec.KeyBox{Box: make([]byte, spec.MaxBoxBytes+1)})
+	if _, err := h.KeyBox(t.Context(), large, silent{}); err == nil {
+		t.Error("a box larger than a box was kept")
+	}
+}
+
 func TestRotateRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, step, current, other string

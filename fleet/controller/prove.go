@@ -46,7 +46,7 @@ func (rec *record) unproven() bool {
 func (w *watcher) prove(ctx context.Context, n inventory.Resolved) {
 	release, err := tryLease(w.cfg.Dir, n.Name, "fleet controller")
 	if err != nil {
-		w.change(n.Name, func(rec *record, now time.Time) { rec.nextProof = now.Add(proofPause) })
+		w.change(n.Name, func(rec *record, now time.Time) { rec.nextProof = now.Add(w.deps.Lifecycle.Pace.Of(proofPause)) })
 		return
 	}
 	defer release()
@@ -63,7 +63,7 @@ func (w *watcher) prove(ctx context.Context, n inventory.Resolved) {
 			rec.proofs, rec.nextProof = 0, time.Time{}
 			return
 		}
-		rec.nextProof = now.Add(min(longestWait, proofPause<<min(rec.proofs, 10)))
+		rec.nextProof = now.Add(w.deps.Lifecycle.Pace.Of(min(longestWait, proofPause<<min(rec.proofs, 10))))
 		rec.proofs++
 	})
 	switch log := w.deps.Log.With("node", n.Name); {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"popfleet/internal/strictjson"
 	"popfleet/inventory"
 )
 
@@ -103,6 +104,54 @@ func (v *Vault) EndRotation(name string, g int) (Rotation, error) {
 		s.Previous = ""
 		return nil
 	})
+}
+
+// box is what one copy of this vault leaves for the others, wherever they are: the node keeps it for them.
+type box struct {
+	Generation int    `json:"generation"`
+	Current    string `json:"current"`
+	Proven
+}
+
+// Proven is a boot that was believed, and after which the key was exchanged.
+type Proven struct {
+	BootID   string `json:"boot_id"`
+	Manifest string `json:"manifest"`
+}
+
+const boxName = "machine-key.box"
+
+// SealMachineKey seals the current machine key of r, and what was proven, for other copies of this vault; whoever
+// carries it can neither read nor forge it.
+func (v *Vault) SealMachineKey(name string, r Rotation, p Proven) ([]byte, error) {
+	if err := checkName("node", name); err != nil {
+		return nil, err
+	}
+	return v.sealValue(nodeFile(name, boxName), box{r.Generation, string(r.Current.Reveal()), p})
+}
+
+// AdoptMachineKey takes the key that another copy of this vault sealed, when it is of a later generation than ours. A
+// rotation that was begun here and not committed is given up: its next key is in no slot, or the other copy could not
+// have gone on. It returns what the other copy had proven.
+func (v *Vault) AdoptMachineKey(name string, sealed []byte) (p Proven, r Rotation, err error) {
+	if err := checkName("node", name); err != nil {
+		return p, r, err
+	}
+	body, err := v.files.open(nodeFile(name, boxName), sealed)
+	if err != nil {
+		return p, r, fmt.Errorf("sealed machine key of %s: %w", name, err)
+	}
+	var b box
+	if err := strictjson.Decode(body, &b); err != nil {
+		return p, r, fmt.Errorf("sealed machine key of %s: %w", name, err)
+	}
+	r, err = v.rotate(name, func(s *storedDisk) error {
+		if b.Generation > s.Generation && b.Current != "" {
+			*s = storedDisk{Generation: b.Generation, Current: b.Current}
+		}
+		return nil
+	})
+	return b.Proven, r, err
 }
 
 // rotate changes the stored key under the node's lock, so that two processes never make two next keys.

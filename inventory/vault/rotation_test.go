@@ -2,6 +2,9 @@ package vault
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -149,4 +152,55 @@ func TestOrdersEnd(t *testing.T) {
 			t.Errorf("%+v holds: %v", c.o, !c.want)
 		}
 	}
+}
+
+// TestCopiesOfAVaultMeetInABox: a copy that was not there when the key was exchanged learns it, and nobody else can.
+func TestCopiesOfAVaultMeetInABox(t *testing.T) {
+	v := newTestVault(t)
+	machineKey(t, v)
+	stale := copyOf(t, v)
+	if _, err := stale.BeginRotation("fsn-1"); err != nil { // it was about to do the same
+		t.Fatal(err)
+	}
+	r, err := v.BeginRotation("fsn-1")
+	if err == nil {
+		r, err = v.CommitRotation("fsn-1", r.Generation)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := v.SealMachineKey("fsn-1", r, Proven{"boot-2", "digest"})
+	if err != nil || strings.Contains(string(sealed), string(r.Current.Reveal())) {
+		t.Fatalf("the key is in clear, or %v", err)
+	}
+	proven, got, err := stale.AdoptMachineKey("fsn-1", sealed)
+	if err != nil || proven != (Proven{"boot-2", "digest"}) || got.Phase != RotationIdle || got.Generation != 1 || machineKey(t, stale) != string(r.Current.Reveal()) {
+		t.Errorf("%+v, %+v, %v", proven, got, err)
+	}
+	if _, same, err := v.AdoptMachineKey("fsn-1", sealed); err != nil || same.Phase != RotationRetiring {
+		t.Errorf("its own box ended a rotation: %+v, %v", same, err)
+	}
+	if _, _, err := stale.AdoptMachineKey("fsn-2", sealed); !errors.Is(err, ErrTampered) {
+		t.Errorf("another node's box: %v", err)
+	}
+	if _, _, err := newTestVault(t).AdoptMachineKey("fsn-1", sealed); err == nil {
+		t.Error("another fleet's box was taken")
+	}
+	sealed[len(sealed)-1] ^= 1
+	if _, _, err := stale.AdoptMachineKey("fsn-1", sealed); err == nil {
+		t.Error("a damaged box was taken")
+	}
+}
+
+func copyOf(t *testing.T, v *Vault) *Vault {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "secrets")
+	if err := os.CopyFS(to, os.DirFS(v.dir)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(to, passphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
 }

@@ -39,6 +39,9 @@ func withController(t *testing.T, w *world) *ruled {
 	fleet := inventory.Default()
 	fleet.Name, fleet.PoPs = "demo", []inventory.PoP{{Name: "fsn", Nodes: []inventory.Node{{Name: "fsn-1"}}}}
 	d := w.newDeps(t)
+	if w.deps.Boots != nil {
+		d.Boots, d.Rotation = w.vault, w.vault
+	}
 	d.Journal, d.Provider, d.Rent, d.Image, d.Compiler = j, nil, nil, nil, nil // it has no token, and installs nothing
 	listening := make(chan net.Addr, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -43,6 +43,7 @@ type content struct {
 	Blobs   map[string]bool
 	Agents  map[string]bool // digests of agents that the installation left behind
 
+	KeyBox   []byte            // what operators leave for each other
 	Tampered map[string]string // what it boots from, changed by hand: path → content
 }
 

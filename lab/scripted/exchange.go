@@ -114,6 +114,11 @@ func (x *exchange) do(r request) (any, error) {
 		return with(r, x.rotate)
 	case "boot-check":
 		return with(r, x.bootCheck)
+	case "key-box":
+		if len(r.Spec) == 0 || string(r.Spec) == "null" {
+			return x.keyBox(keyBox{})
+		}
+		return with(r, x.keyBox)
 	case "boot-manifest":
 		return x.manifest()
 	case "plan":

@@ -14,6 +14,25 @@ type rotateSpec struct {
 	Step    string `json:"step"`
 	Current []byte `json:"current"`
 	Other   []byte `json:"other"`
+	Box     []byte `json:"box"`
+}
+
+type keyBox struct {
+	Box []byte `json:"box,omitempty"`
+}
+
+// keyBox keeps what one operator leaves for others, and shows it.
+func (x *exchange) keyBox(given keyBox) (any, error) {
+	if x.s.link != "system" {
+		return nil, &remoteError{"wrong_node", "this machine does not run an installed system", ""}
+	}
+	x.m.mu.Lock()
+	defer x.m.mu.Unlock()
+	on := x.m.installed()
+	if len(given.Box) > 0 {
+		on.KeyBox = given.Box
+	}
+	return keyBox{on.KeyBox}, nil
 }
 
 type rotated struct {
@@ -78,6 +97,9 @@ func (x *exchange) exchangeKey(r rotateSpec) rotated {
 		kept = append(kept, slot{"machine", slices.Clone(r.Other)})
 	}
 	on.Slots = kept
+	if len(r.Box) > 0 {
+		on.KeyBox = r.Box
+	}
 	out := rotated{Slot: 1}
 	for i, s := range kept {
 		out.Slots = append(out.Slots, fmt.Sprintf("%d %s", i, s.kind))

@@ -1,7 +1,10 @@
 package spec
 
 // OpRotate exchanges the machine key of a sealed, running node.
-const OpRotate = "rotate" // Rotate → Rotated
+const (
+	OpRotate = "rotate"  // Rotate → Rotated
+	OpKeyBox = "key-box" // KeyBox or nil → KeyBox; one that is given is kept
+)
 
 // Steps of a rotation. Each is idempotent. The operator writes down between them that the added key is the current one:
 // whenever a rotation is cut, the key that the operator calls current opens the disk.
@@ -17,6 +20,17 @@ type Rotate struct {
 	Step    string `json:"step"`
 	Current []byte `json:"current"` // opens a machine slot now; authorises the step
 	Other   []byte `json:"other"`   // to add, or to destroy
+	// Box, with retire, is Current sealed for the operator's other copies of the secrets folder. The node keeps it, on the
+	// encrypted root, before it destroys the other key; it can't read it.
+	Box []byte `json:"box,omitempty"`
+}
+
+// MaxBoxBytes bounds a box.
+const MaxBoxBytes = 8 << 10
+
+// KeyBox is what one copy of the operator's secrets folder leaves for the others; empty before the first.
+type KeyBox struct {
+	Box []byte `json:"box,omitempty"`
 }
 
 // Rotated is the result of Rotate.

@@ -124,7 +124,13 @@ func (n *node) proveBoot(ctx context.Context, seen Observation) (any, error) {
 	boot := seen.Facts.BootID
 	proof := bootProof{boot, m.Digest, len(m.Files), known.Good == nil}
 	if why := n.doubt(known.Good, boot, m); why != "" {
-		return proof, n.suspect(ctx, seen, m, why)
+		vouched, err := n.vouched(ctx, known.Good, boot, m)
+		if err != nil {
+			return proof, err
+		}
+		if !vouched {
+			return proof, n.suspect(ctx, seen, m, why)
+		}
 	}
 	good := &vault.GoodBoot{Install: seen.state.InstallRun, At: time.Now().UTC(), BootID: boot, Manifest: m.Digest, Files: byPath(m)}
 	if known.Good == nil || n.Rotation == nil {
@@ -154,6 +160,19 @@ func (n *node) doubt(good *vault.GoodBoot, boot string, m spec.BootManifest) str
 		return "what it boots from is not what was recorded: " + difference(good.Files, byPath(m))
 	}
 	return ""
+}
+
+// vouched: another copy of the vault left word on the node that it believes this manifest, as after an upgrade that was
+// run from there. What makes a boot id doubtful, nobody can vouch for.
+func (n *node) vouched(ctx context.Context, good *vault.GoodBoot, boot string, m spec.BootManifest) (bool, error) {
+	if n.Rotation == nil || n.opened && good.BootID == boot {
+		return false, nil
+	}
+	p, _, err := n.adopt(ctx)
+	if errors.Is(err, vault.ErrTampered) {
+		return false, nil
+	}
+	return p.Manifest == m.Digest, err
 }
 
 func (n *node) suspect(ctx context.Context, seen Observation, m spec.BootManifest, why string) error {
@@ -196,7 +215,13 @@ func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (ch
 		if err != nil {
 			return err
 		}
-		if m.Digest != known.Good.Manifest {
+		believed := m.Digest == known.Good.Manifest
+		if !believed {
+			if believed, err = n.vouched(ctx, known.Good, seen.Facts.BootID, m); err != nil {
+				return err
+			}
+		}
+		if !believed {
 			return n.suspect(ctx, seen, m, "what it boots from changed while it ran: "+difference(known.Good.Files, byPath(m)))
 		}
 	}
@@ -212,13 +237,16 @@ func (n *node) recordBoot(ctx context.Context, seen Observation) error {
 	if err != nil {
 		return fmt.Errorf("record what it boots from: %w", err)
 	}
-	_, err = n.Boots.UpdateUnlock(n.name, func(s *vault.UnlockState) error {
+	known, err := n.Boots.UpdateUnlock(n.name, func(s *vault.UnlockState) error {
 		if s.Good != nil && s.Good.Install == seen.state.InstallRun {
 			s.Good.Manifest, s.Good.Files = m.Digest, byPath(m)
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.leave(ctx, proven(known.Good))
 }
 
 func byPath(m spec.BootManifest) map[string]string {

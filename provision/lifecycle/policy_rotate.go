@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"popfleet/inventory"
 	"popfleet/inventory/vault"
 	"popfleet/playbooks/spec"
 	"popfleet/provision/remote"
@@ -17,6 +16,8 @@ type Rotation interface {
 	BeginRotation(name string) (vault.Rotation, error)
 	CommitRotation(name string, generation int) (vault.Rotation, error)
 	EndRotation(name string, generation int) (vault.Rotation, error)
+	SealMachineKey(name string, r vault.Rotation, p vault.Proven) ([]byte, error)
+	AdoptMachineKey(name string, sealed []byte) (vault.Proven, vault.Rotation, error)
 }
 
 // rotationDue: once after every proven boot, and whenever one was cut.
@@ -33,7 +34,48 @@ func (n *node) rotationDue(good *vault.GoodBoot, boot string) (bool, error) {
 
 type rotationEvidence struct {
 	Generation int      `json:"generation"`
-	Slots      []string `json:"slots"`
+	Slots      []string `json:"slots,omitempty"`
+	Elsewhere  bool     `json:"elsewhere,omitempty"` // another copy of the vault had done it
+}
+
+// adopt learns what another copy of the vault left on the node: two controllers that share no folder both hold the key
+// that opens the disk, once they have seen the node run.
+func (n *node) adopt(ctx context.Context) (p vault.Proven, r vault.Rotation, err error) {
+	var left spec.KeyBox
+	if err := n.ensureSystemLink(ctx); err != nil {
+		return p, r, err
+	}
+	if err := n.call(ctx, remote.Call{Op: spec.OpKeyBox, Result: &left}); err != nil {
+		return p, r, err
+	}
+	if len(left.Box) == 0 {
+		r, err = n.Rotation.MachineKey(n.name)
+		return p, r, err
+	}
+	return n.Rotation.AdoptMachineKey(n.name, left.Box)
+}
+
+// leave tells other copies of the vault what the node boots from now.
+func (n *node) leave(ctx context.Context, p vault.Proven) error {
+	if n.Rotation == nil {
+		return nil
+	}
+	r, err := n.Rotation.MachineKey(n.name)
+	if err != nil {
+		return err
+	}
+	box, err := n.Rotation.SealMachineKey(n.name, r, p)
+	if err != nil {
+		return err
+	}
+	return n.call(ctx, remote.Call{Op: spec.OpKeyBox, Spec: spec.KeyBox{Box: box}})
+}
+
+func proven(good *vault.GoodBoot) vault.Proven {
+	if good == nil {
+		return vault.Proven{}
+	}
+	return vault.Proven{BootID: good.BootID, Manifest: good.Manifest}
 }
 
 // rotate exchanges the machine key. The order is what keeps the node openable: the next key is on the operator's disk
@@ -49,13 +91,20 @@ func (n *node) rotate(ctx context.Context, seen Observation) (any, error) {
 		defer release()
 	}
 	n.keys = nil // the machine key read before is not the current one for long
-	r, err := n.Rotation.BeginRotation(n.name)
+	p, r, err := n.adopt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.Phase == vault.RotationIdle && p.BootID == seen.Facts.BootID {
+		return rotationEvidence{Generation: r.Generation, Elsewhere: true}, n.rotatedAfter(seen)
+	}
+	r, err = n.Rotation.BeginRotation(n.name)
 	if err != nil {
 		return nil, err
 	}
 	if r.Phase == vault.RotationAdding {
 		n.waiting("the node to take its next machine key")
-		if _, err := n.rotateStep(ctx, spec.RotateAdd, r.Current, r.Next); err != nil {
+		if _, err := n.rotateStep(ctx, spec.Rotate{Step: spec.RotateAdd, Current: r.Current.Reveal(), Other: r.Next.Reveal()}); err != nil {
 			return nil, err
 		}
 		if r, err = n.Rotation.CommitRotation(n.name, r.Generation); err != nil {
@@ -63,24 +112,32 @@ func (n *node) rotate(ctx context.Context, seen Observation) (any, error) {
 		}
 	}
 	n.waiting("the node to destroy its last machine key")
-	done, err := n.rotateStep(ctx, spec.RotateRetire, r.Current, r.Previous)
+	known, err := n.boots(seen)
+	if err != nil {
+		return nil, err
+	}
+	box, err := n.Rotation.SealMachineKey(n.name, r, proven(known.Good))
+	if err != nil {
+		return nil, err
+	}
+	done, err := n.rotateStep(ctx, spec.Rotate{Step: spec.RotateRetire, Current: r.Current.Reveal(), Other: r.Previous.Reveal(), Box: box})
 	if err != nil {
 		return nil, err
 	}
 	if r, err = n.Rotation.EndRotation(n.name, r.Generation); err != nil {
 		return nil, err
 	}
-	evidence := rotationEvidence{r.Generation, done.Slots}
+	evidence := rotationEvidence{Generation: r.Generation, Slots: done.Slots}
 	n.audit(ctx, VerdictRotated, fmt.Sprintf("machine key %d is in force", r.Generation), evidence)
 	return evidence, n.rotatedAfter(seen)
 }
 
-func (n *node) rotateStep(ctx context.Context, step string, current, other inventory.Secret) (done spec.Rotated, err error) {
+func (n *node) rotateStep(ctx context.Context, s spec.Rotate) (done spec.Rotated, err error) {
 	if err := n.ensureSystemLink(ctx); err != nil {
 		return done, err
 	}
-	err = n.call(ctx, remote.Call{Op: spec.OpRotate, Result: &done,
-		Spec: spec.Rotate{Version: 1, Node: n.name, Step: step, Current: current.Reveal(), Other: other.Reveal()}})
+	s.Version, s.Node = 1, n.name
+	err = n.call(ctx, remote.Call{Op: spec.OpRotate, Result: &done, Spec: s})
 	if err == nil && len(done.Slots) == 0 {
 		err = errors.New("the node reports no key slots")
 	}
