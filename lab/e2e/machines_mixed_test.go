@@ -56,6 +56,7 @@ func (w *site) mixedUp(t *testing.T) {
 	r := w.fleet(t, upLimit, "up", "--yes", "--json", "--adopt", "fsn-2", "--adopt", "fsn-3").want(t, 0, "up")
 	figure(t, "mixed PoP, three nodes from nothing to serving", r.took)
 	w.phases(t)
+	w.overhead(t)
 	for _, e := range w.entries(t, journal.Filter{Op: "enter-rescue", Status: journal.Done}) {
 		var evidence struct{ Trust string }
 		if err := json.Unmarshal(e.Evidence, &evidence); err != nil {
@@ -71,6 +72,38 @@ func (w *site) mixedUp(t *testing.T) {
 	}
 	figure(t, "up again, no changes", again.took)
 	w.status(t, "--wait", "10m")
+}
+
+// overhead is the part of each node's wall time in which nothing of the provider, the boot or the disk was at work: what
+// lies between its operations, each of which is such a wait.
+func (w *site) overhead(t *testing.T) {
+	t.Helper()
+	type span struct {
+		first, last time.Time
+		busy        time.Duration
+	}
+	nodes := map[string]*span{}
+	for _, e := range w.entries(t, journal.Filter{Status: journal.Done}) {
+		if e.Node == "" {
+			continue
+		}
+		s := nodes[e.Node]
+		if s == nil {
+			s = &span{first: e.Began}
+			nodes[e.Node] = s
+		}
+		s.busy += e.Ended.Sub(e.Began)
+		if e.Began.Before(s.first) {
+			s.first = e.Began
+		}
+		if e.Ended.After(s.last) {
+			s.last = e.Ended
+		}
+	}
+	for name, s := range nodes {
+		wall := s.last.Sub(s.first)
+		t.Logf("FIGURE %-58s %6.1f %%", "overhead of "+name+" between its operations", 100*float64(wall-s.busy)/float64(wall))
+	}
 }
 
 // wouldComeBack asks the reboot check of every node.
