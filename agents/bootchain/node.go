@@ -20,6 +20,7 @@ type Node struct {
 	Network        spec.Network `json:"network"`
 	AuthorizedKeys []string     `json:"authorized_keys"`
 	LUKSUUID       string       `json:"luks_uuid"`
+	Peers          Peers        `json:"peers,omitzero"`
 }
 
 // Save keeps it below root.
@@ -55,7 +56,7 @@ func WriteNodePart(root string, hostKey ed25519.PrivateKey) (sha string, err err
 	if err != nil {
 		return "", err
 	}
-	part, err := NodePart{HostKey: hostKey, AuthorizedKeys: n.AuthorizedKeys, Network: n.Network, LUKSUUID: n.LUKSUUID}.Build()
+	part, err := NodePart{HostKey: hostKey, AuthorizedKeys: n.AuthorizedKeys, Network: n.Network, LUKSUUID: n.LUKSUUID, Peers: n.Peers}.Build()
 	if err != nil {
 		return "", err
 	}

@@ -30,6 +30,7 @@ type NodePart struct {
 	AuthorizedKeys []string
 	Network        spec.Network
 	LUKSUUID       string
+	Peers          Peers
 }
 
 // Build returns the compressed archive.
@@ -46,12 +47,16 @@ func (p NodePart) Build() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := archive([]file{
+	peers, err := p.Peers.files()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := archive(append([]file{
 		{NetConfFile, 0o644, conf},
-		{AuthorizedKeysFile, 0o600, keys},
+		{AuthorizedKeysFile, 0o600, append(keys, p.Peers.authorizedKeys()...)},
 		{DropbearKeyFile, 0o600, dropbearKey(p.HostKey)},
 		{CrypttabFile, 0o644, crypttab},
-	})
+	}, peers...))
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +116,8 @@ func gateway(s string) (string, error) {
 	return a.String(), nil
 }
 
+const loginOptions = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty "
+
 // authorizedKeys prints keys anew, each without options of its own; dropbear's forced command is on its command line.
 func authorizedKeys(lines []string) ([]byte, error) {
 	var out bytes.Buffer
@@ -119,7 +126,7 @@ func authorizedKeys(lines []string) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("authorized key: %w", err)
 		}
-		out.WriteString("no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty ")
+		out.WriteString(loginOptions)
 		out.Write(ssh.MarshalAuthorizedKey(k))
 	}
 	if out.Len() == 0 {

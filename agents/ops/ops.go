@@ -33,6 +33,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpSeal:      sealer.Seal,
 		spec.OpRotate:    sealer.Rotate,
 		spec.OpKeyBox:    sealer.KeyBox,
+		spec.OpPeerKey:   sealer.PeerKey,
 		spec.OpWipe:      sealer.Wipe,
 		spec.OpShare:     passOn(log),
 		spec.OpReboot:    boot.serve,

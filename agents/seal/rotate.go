@@ -199,8 +199,8 @@ func (r *rotation) retire(ctx context.Context) error {
 		return err
 	}
 	for _, s := range left {
-		if s.N != r.holds && s.N != recoverySlot {
-			return fmt.Errorf("slot %d is in use, besides the machine key's and the recovery key's", s.N)
+		if s.N != r.holds && s.N != recoverySlot && !slices.Contains(peerSlots[:], s.N) {
+			return fmt.Errorf("slot %d is in use, besides the machine key's, the recovery key's and the peers'", s.N)
 		}
 	}
 	opens, err := r.luks.Opens(ctx, r.dev, r.holds, r.req.Current)

@@ -44,11 +44,13 @@ func slotName(n int) string {
 		return "install"
 	case slices.Contains(machineSlots[:], n):
 		return "machine"
+	case slices.Contains(peerSlots[:], n):
+		return "peers"
 	}
 	return ""
 }
 
-// Handler serves [spec.OpSeal], [spec.OpRotate] and [spec.OpWipe].
+// Handler serves [spec.OpSeal], [spec.OpRotate], [spec.OpPeerKey] and [spec.OpWipe].
 type Handler struct {
 	Host facts.Host
 	Run  command.Runner
