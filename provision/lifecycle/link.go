@@ -62,7 +62,7 @@ func (n *node) drop() {
 
 // retire ends the node's run. A link that may still serve others is left to passOn.
 func (n *node) retire() {
-	if n.link != nil && n.pass.keep(n.name, n.link) {
+	if n.pass.done(n.want.Node, n.link) {
 		n.link = nil
 	}
 	n.drop()

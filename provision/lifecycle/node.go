@@ -24,7 +24,6 @@ type fleetRun struct {
 
 	image func(context.Context) (Image, error) // made once, when the first node needs it
 	pass  *passOn                              // content goes from node to node where it can
-	nodes []Node                               // of this command
 
 	mu       sync.Mutex // progress events do not overlap
 	prefetch map[string]provider.Server

@@ -33,7 +33,8 @@ type passOn struct {
 	mu      sync.Mutex
 	holders map[string]*holder // guarded by mu, and all that is in them
 	changed chan struct{}      // guarded by mu: closed and replaced when a holder begins or fails to listen
-	kept    []*link            // guarded by mu: of nodes that are done and serve others
+	active  map[string]int     // guarded by mu: PoP → nodes whose run is under way
+	kept    map[string][]*link // guarded by mu: PoP → links of nodes that are done and may serve others
 	opening sync.WaitGroup
 }
 
@@ -58,17 +59,21 @@ type listening struct {
 }
 
 func newPassOn(f *fleetRun) *passOn {
-	return &passOn{fleet: f, holders: map[string]*holder{}, changed: make(chan struct{})}
+	return &passOn{fleet: f, holders: map[string]*holder{}, changed: make(chan struct{}),
+		active: map[string]int{}, kept: map[string][]*link{}}
 }
 
-// close ends what is left. No node's run is under way any more.
-func (p *passOn) close() {
+// begin announces the nodes of a run; each is to end with done.
+func (p *passOn) begin(nodes []Node) {
 	p.mu.Lock()
-	kept := p.kept
-	p.mu.Unlock()
-	for _, l := range kept {
-		_ = l.conn.Close() // its exchanges go with it
+	defer p.mu.Unlock()
+	for _, n := range nodes {
+		p.active[n.PoP]++
 	}
+}
+
+// close waits for what is left. No node's run is under way any more, so no link is up.
+func (p *passOn) close() {
 	p.opening.Wait()
 	p.packs.Close()
 }
@@ -114,20 +119,23 @@ func (p *passOn) leave(node string) {
 	}
 }
 
-// keep takes over the link of a node that is done: others of its PoP may need what it has. False: nobody could, it has
-// no neighbours or nothing to give.
-func (p *passOn) keep(node string, l *link) bool {
+// done ends a node's run. It takes over the link, and says so, when the node has something that others of its PoP may
+// still need. The last of a PoP ends them all.
+func (p *passOn) done(n Node, l *link) (taken bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.holders[node]
-	if h == nil || h.conn != l.conn || h.release == "" && h.image == "" {
-		return false
+	h, over := p.holders[n.Name], []*link(nil)
+	p.active[n.PoP]--
+	switch {
+	case p.active[n.PoP] <= 0:
+		over, p.kept[n.PoP] = p.kept[n.PoP], nil
+	case l != nil && h != nil && h.conn == l.conn && (h.release != "" || h.image != ""):
+		p.kept[n.PoP], taken = append(p.kept[n.PoP], l), true
 	}
-	neighbours := slices.ContainsFunc(p.fleet.nodes, func(n Node) bool { return n.PoP == h.pop && n.Name != node })
-	if neighbours {
-		p.kept = append(p.kept, l)
+	p.mu.Unlock()
+	for _, l := range over {
+		_ = l.conn.Close() // its exchanges go with it
 	}
-	return neighbours
+	return taken
 }
 
 // signal runs with mu held.

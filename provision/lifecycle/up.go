@@ -23,11 +23,11 @@ func each(ctx context.Context, d Deps, nodes []Node, do func(*node, context.Cont
 	if err != nil {
 		return nil, err
 	}
-	f.nodes = nodes
 	if err := f.listServers(ctx, nodes); err != nil {
 		return nil, err
 	}
 	defer f.pass.close()
+	f.pass.begin(nodes)
 	results := make([]Result, len(nodes))
 	var all sync.WaitGroup
 	for i, want := range nodes {
