@@ -29,7 +29,23 @@ func check(r *report, f *Fleet) {
 	checkOperators(r, f.Operators)
 	checkMachine(r, "defaults", f.Defaults)
 	checkPoPs(r, f)
+	checkUnlock(r, f)
 	checkServices(r, f.Services)
+}
+
+const maxRecentlyAlive = 24 * time.Hour
+
+func checkUnlock(r *report, f *Fleet) {
+	u := f.Unlock
+	if u.RecentlyAlive < time.Minute || u.RecentlyAlive > maxRecentlyAlive {
+		r.add("unlock.recently_alive", fmt.Sprintf("%s is out of range", u.RecentlyAlive), "want 1m to 24h: whoever holds a stolen disk has this long")
+	}
+	if u.CrossCheck != CrossCheckWhenPossible && u.CrossCheck != CrossCheckRequired {
+		r.add("unlock.cross_check", fmt.Sprintf("%q is not known", u.CrossCheck), "want "+CrossCheckWhenPossible+" or "+CrossCheckRequired)
+	}
+	if others := len(f.Resolved()) - 1; u.Peers != 0 && (u.Peers < 2 || u.Peers > others) {
+		r.add("unlock.peers", fmt.Sprintf("%d of %d other nodes", u.Peers, others), "want 0 for none, or 2 up to the number of other nodes: one alone would hold the key")
+	}
 }
 
 func checkProviders(r *report, providers map[string]Provider) {

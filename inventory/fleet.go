@@ -20,7 +20,15 @@ type Fleet struct {
 	Operators   []Operator          `yaml:"operators,omitempty" json:"operators,omitempty"`
 	Defaults    Machine             `yaml:"defaults,omitempty" json:"defaults,omitempty"`
 	PoPs        []PoP               `yaml:"pops" json:"pops"`
+	Unlock      Unlock              `yaml:"unlock,omitempty" json:"unlock,omitempty"`
 	Services    Services            `yaml:"services,omitempty" json:"services,omitempty"`
+}
+
+// Unlock says when a node that waits in its initramfs is handed its key without a person.
+type Unlock struct {
+	RecentlyAlive time.Duration `yaml:"recently_alive,omitempty" json:"recently_alive,omitempty"` // it was heard at most this long before it fell silent; default 15m
+	CrossCheck    string        `yaml:"cross_check,omitempty" json:"cross_check,omitempty"`       // what the provider says is asked when-possible (default), or required
+	Peers         int           `yaml:"peers,omitempty" json:"peers,omitempty"`                   // so many other nodes together unlock it with no controller; 0 (default) is none
 }
 
 // Provider is where one provider's API is and how its credentials are obtained. They themselves are never in a file of

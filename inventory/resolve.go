@@ -8,6 +8,9 @@ const (
 	ProviderHetznerRobot = "hetznerrobot"
 	ProviderOVH          = "ovh"
 	StoreEmbedded        = "embedded"
+
+	CrossCheckWhenPossible = "when-possible"
+	CrossCheckRequired     = "required"
 )
 
 // providers are the providers of this build.
@@ -29,6 +32,7 @@ func Default() *Fleet {
 			Image:      "debian-12",
 			Disks:      Disks{MinGB: 8},
 		},
+		Unlock: Unlock{RecentlyAlive: 15 * time.Minute, CrossCheck: CrossCheckWhenPossible},
 		Services: Services{
 			Store: Store{URI: StoreEmbedded},
 			DNS:   DNS{TTL: 30 * time.Second},

@@ -37,6 +37,8 @@ var limits = map[string]schema{
 	"Fleet.pops":         {"minItems": 1},
 	"Controller.name":    {"pattern": labelPattern},
 	"Operator.name":      {"pattern": labelPattern},
+	"Unlock.cross_check": {"enum": []string{CrossCheckWhenPossible, CrossCheckRequired}},
+	"Unlock.peers":       {"minimum": 0},
 	"Machine.provider":   {"enum": providers},
 	"Disks.serials":      {"maxItems": 2},
 	"Disks.min_gb":       {"minimum": minDiskGB, "maximum": maxDiskGB},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"popfleet/fleet/controller"
+	"popfleet/fleet/controller/policy"
 	"popfleet/internal/mtls"
 	"popfleet/inventory"
 	"popfleet/inventory/vault"
@@ -61,7 +62,8 @@ func (a *app) runController(ctx context.Context, name, listen string) (err error
 		Log:       slog.New(slog.NewJSONHandler(a.env.Stderr, nil)),
 		Listening: func(at net.Addr) { a.out.say("controller %s of fleet %s listens on %s", me.Name, s.fleet.Name, at) },
 	}
-	err = controller.Run(ctx, controller.Config{Listen: listen, Dir: a.path(".fleet"), Poll: lookEvery}, deps)
+	err = controller.Run(ctx, controller.Config{Listen: listen, Dir: a.path(".fleet"), Poll: lookEvery,
+		RecentlyAlive: s.fleet.Unlock.RecentlyAlive, CrossCheck: policy.CrossCheckRule(s.fleet.Unlock.CrossCheck)}, deps)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w\n  hint: does a controller run already? --listen takes another address; the agents dial %s", err, me.Address)
 	}

@@ -51,7 +51,8 @@ func (s *session) mayUnlock(ctx context.Context, n lifecycle.Node, seen lifecycl
 	f.Never, f.Approval, f.Suspect = said.Never, said.Approval, said.Suspect
 	resolved := inventory.Resolved{Name: n.Name, PoP: n.PoP, Machine: n.Machine}
 	f.Provider = controller.CrossCheck(ctx, s.activity(), s.journal, resolved, state, said.Good)
-	v := policy.Settings{}.Decide(f)
+	v := policy.Settings{RecentlyAlive: s.fleet.Unlock.RecentlyAlive,
+		CrossCheck: policy.CrossCheckRule(s.fleet.Unlock.CrossCheck)}.Decide(f)
 	if err := controller.WriteDecision(controller.AuditFile(s.app.path(".fleet")), n.Name, f, v); err != nil {
 		return err // a key is not sent without a record
 	}
