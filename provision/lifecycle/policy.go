@@ -133,6 +133,9 @@ func (n *node) proveBoot(ctx context.Context, seen Observation) (any, error) {
 		}
 	}
 	good := &vault.GoodBoot{Install: seen.state.InstallRun, At: time.Now().UTC(), BootID: boot, Manifest: m.Digest, Files: byPath(m)}
+	if known.Good != nil {
+		maps.Copy(good.Files, absent(known.Good.Files, good.Files)) // what is on a disk that is missing must be so when it is back
+	}
 	if known.Good == nil || n.Rotation == nil {
 		good.Rotated = boot // no key was handed over yet that a rotation would replace, or none is wanted
 	} else {
@@ -156,8 +159,9 @@ func (n *node) doubt(good *vault.GoodBoot, boot string, m spec.BootManifest) str
 		return ""
 	case n.opened && good.BootID == boot:
 		return "it took its key, and its boot is the one from before"
-	case good.Manifest != m.Digest:
-		return "what it boots from is not what was recorded: " + difference(good.Files, byPath(m))
+	}
+	if changed := changes(good, m); changed != "" {
+		return "what it boots from is not what was recorded: " + changed
 	}
 	return ""
 }
@@ -215,14 +219,15 @@ func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (ch
 		if err != nil {
 			return err
 		}
-		believed := m.Digest == known.Good.Manifest
+		changed := changes(known.Good, m)
+		believed := changed == ""
 		if !believed {
 			if believed, err = n.vouched(ctx, known.Good, seen.Facts.BootID, m); err != nil {
 				return err
 			}
 		}
 		if !believed {
-			return n.suspect(ctx, seen, m, "what it boots from changed while it ran: "+difference(known.Good.Files, byPath(m)))
+			return n.suspect(ctx, seen, m, "what it boots from changed while it ran: "+changed)
 		}
 	}
 	if changed, err := act(); err != nil || !changed || known.Good == nil {
@@ -255,6 +260,45 @@ func byPath(m spec.BootManifest) map[string]string {
 		out[f.Path] = f.SHA256
 	}
 	return out
+}
+
+// changes names what is not as it was recorded. That a disk of a mirror is missing altogether is no change: what the node
+// booted from is on the other one.
+func changes(good *vault.GoodBoot, m spec.BootManifest) string {
+	if good.Manifest == m.Digest {
+		return ""
+	}
+	before, now := maps.Clone(good.Files), byPath(m)
+	if len(before) == 0 {
+		return "its digest is another"
+	}
+	for path := range absent(before, now) {
+		delete(before, path)
+	}
+	return difference(before, now)
+}
+
+// absent are the recorded files of disks of which nothing is there now.
+func absent(before, now map[string]string) map[string]string {
+	there := map[string]bool{}
+	for path := range now {
+		there[diskOf(path)] = true
+	}
+	out := map[string]string{}
+	for path, sum := range before {
+		if d := diskOf(path); d != "" && !there[d] {
+			out[path] = sum
+		}
+	}
+	return out
+}
+
+// diskOf is "disk SERIAL" of a manifest's path, "" of one in /boot.
+func diskOf(path string) string {
+	if disk, _, found := strings.Cut(path, "/"); found && strings.HasPrefix(disk, "disk ") {
+		return disk
+	}
+	return ""
 }
 
 // maxNamed bounds how many files one sentence names.
