@@ -143,7 +143,11 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 		"fstab without /boot":       {1, edit("etc/fstab", "/boot", "/b"), nil, Tables, "no line for /boot"},
 		"fstab by kernel name":      {1, edit("etc/fstab", "tmpfs /run/fleet tmpfs nodev", "/dev/sda1 /data ext4 nofail"), nil, Tables, "another disk's"},
 		"/boot full":                {1, func(w *world) { w.free = 1000 }, nil, Space, "0.0 MB free"},
-		"stale copy of /boot":       {2, func(w *world) { w.put("sys/block/md126/md/dev-nvme1n1p3/state", "faulty") }, nil, Mirrors, "nvme1n1p3 left the mirror"},
+		"/boot being rebuilt": {2, func(w *world) {
+			w.put("sys/block/md126/md/dev-nvme1n1p3/state", "spare")
+			w.put("sys/block/md126/md/sync_action", "recover")
+		}, nil, Mirrors, "being written anew"},
+		"stale copy of /boot": {2, func(w *world) { w.put("sys/block/md126/md/dev-nvme1n1p3/state", "faulty") }, nil, Mirrors, "nvme1n1p3 left the mirror"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.disks)
@@ -200,8 +204,8 @@ func TestADegradedMirrorIsNamed(t *testing.T) {
 			}
 		},
 		"rebuilding": func(w *world) {
-			w.put("sys/block/md126/md/dev-nvme1n1p3/state", "spare")
-			w.put("sys/block/md126/md/sync_action", "recover")
+			w.put("sys/block/md127/md/dev-nvme1n1p4/state", "spare")
+			w.put("sys/block/md127/md/sync_action", "recover")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
