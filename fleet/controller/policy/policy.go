@@ -1,6 +1,6 @@
 // Package policy decides whether a locked node may be handed its disk key. It is pure: everything that is known goes in,
 // a verdict with the finding of every rule comes out, and nothing is asked, sent or written. Controllers and commands
-// decide by the same rules; docs/decisions/008 says against whom each of them stands.
+// decide by the same rules; docs/protocols/controller.md has them in a table.
 //
 // A verdict is allow, hold (a person may approve it, once) or never. Without a reason to allow there is none: an empty
 // [Facts] is held.
