@@ -142,7 +142,7 @@ func (x *Exchange) Do(ctx context.Context, c Call) error {
 	defer stop()
 	x.last++
 	if err := x.send(c); err != nil {
-		return x.conn.inTime(ctx, fmt.Errorf("%s: %w", c.Op, x.cut(err)))
+		return x.conn.inTime(ctx, fmt.Errorf("%s: %w", c.Op, x.whyUnsent(err)))
 	}
 	data, err := x.follow(ctx, c)
 	if err != nil {
@@ -156,6 +156,16 @@ func (x *Exchange) Do(ctx context.Context, c Call) error {
 		return fmt.Errorf("%s: read result: %w", c.Op, err)
 	}
 	return nil
+}
+
+// whyUnsent: an agent that arrived damaged says so and hangs up, which may be noticed by the request that follows.
+func (x *Exchange) whyUnsent(err error) error {
+	if x.waiting {
+		if _, said := x.next(); errors.Is(said, ErrBadDigest) {
+			return said
+		}
+	}
+	return x.cut(err)
 }
 
 func (x *Exchange) send(c Call) error {

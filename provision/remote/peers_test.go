@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,7 +167,15 @@ func TestPackedOnceForAll(t *testing.T) {
 func TestSideEndsAlone(t *testing.T) {
 	a := agentFile(t)
 	s, target, _ := setup(t)
-	s.run = fakeAgent(true, 0)
+	var hangs atomic.Bool
+	answers := fakeAgent(true, 0)
+	s.run = func(command string, ch ssh.Channel) uint32 {
+		if hangs.Load() {
+			<-t.Context().Done()
+			return 0
+		}
+		return answers(command, ch)
+	}
 	c, err := Connect(t.Context(), s, target)
 	if err != nil {
 		t.Fatal(err)
@@ -176,18 +185,14 @@ func TestSideEndsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hung := s.run
-	s.run = func(string, ssh.Channel) uint32 {
-		<-t.Context().Done()
-		return 0
-	}
+	hangs.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if side, err := c.Side(ctx, a); err == nil {
 		side.Close()
 		t.Error("a machine that says nothing gave a side exchange")
 	}
-	s.run = hung
+	hangs.Store(false)
 	side, err := c.Side(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
