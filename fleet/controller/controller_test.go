@@ -64,7 +64,7 @@ func start(t *testing.T, dir string, authority *mtlstest.Authority) *room {
 		done <- controller.Run(ctx, controller.Config{Listen: "127.0.0.1:0", Dir: dir}, controller.Deps{
 			Fleet:     func() (*inventory.Fleet, error) { return demoFleet(), nil },
 			Identity:  func() (*mtls.Identity, error) { return identity, nil },
-			Lifecycle: lifecycle.Deps{Fleet: fleetName, Keys: v, Memory: v, Journal: j, Dial: dial.Direct()},
+			Lifecycle: lifecycle.Deps{Fleet: fleetName, Keys: v, Memory: v, Boots: v, Journal: j, Dial: dial.Direct()},
 			Look:      func(context.Context, string) remote.Door { return remote.Door{} },
 			Listening: func(a net.Addr) { listening <- a },
 		})
