@@ -175,13 +175,3 @@ func (k Keeper) record(result spec.BootCheck) error {
 	}
 	return dir.Rename(tmp, ResultFile)
 }
-
-// Last is the result of the last check.
-func (k Keeper) Last() (spec.BootCheck, error) {
-	var b spec.BootCheck
-	data, err := os.ReadFile(filepath.Join(k.path(ResultDir), ResultFile))
-	if err != nil {
-		return b, err
-	}
-	return b, json.Unmarshal(data, &b)
-}

@@ -56,12 +56,6 @@ func (k Keeper) guard(ctx context.Context, comesBack bool) error {
 	return nil
 }
 
-// Guarded tells whether systemd refuses a reboot now.
-func (k Keeper) Guarded() bool {
-	_, err := os.Stat(k.guardPath(guarded[0]))
-	return err == nil
-}
-
 func place(path string) (did bool, err error) {
 	if _, err := os.Stat(path); err == nil {
 		return false, nil
