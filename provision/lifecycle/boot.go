@@ -33,8 +33,9 @@ func (n *node) enterRescue(ctx context.Context, seen Observation) (any, error) {
 	}
 	for cycle := 0; ; cycle++ {
 		n.rescueKey, n.entered = nil, true
-		rescue, err := p.EnterRescue(n.listening(ctx), seen.Server.ID, provider.Restart{
-			Key: provider.SSHKey{Name: n.Fleet + "-fleet", Public: n.fleetKey.Public}, Ask: n.asking(), Try: cycle})
+		r := n.restart(cycle)
+		r.Key = provider.SSHKey{Name: n.Fleet + "-fleet", Public: n.fleetKey.Public}
+		rescue, err := p.EnterRescue(n.listening(ctx), seen.Server.ID, r)
 		n.drop()
 		if err != nil {
 			return nil, err
@@ -104,6 +105,16 @@ func (n *node) awaitRescue(ctx context.Context, s provider.Server, rescue provid
 	}
 }
 
+// restart begins with asking the system where there is one that listens, and with the button where not: what runs there
+// and does not know us has no reason to heed a gentler sign, and minutes would go by waiting for it.
+func (n *node) restart(try int) provider.Restart {
+	ask := n.asking()
+	if ask == nil {
+		try++
+	}
+	return provider.Restart{Ask: ask, Try: try}
+}
+
 // asking restarts the system that we are logged in to; nil when there is none.
 func (n *node) asking() func(context.Context) error {
 	if n.link == nil {
@@ -146,7 +157,7 @@ func (n *node) bootDisk(ctx context.Context, seen Observation) (any, error) {
 		return nil, err
 	}
 	n.rescueKey, n.entered = nil, false
-	err = p.BootDisk(n.listening(ctx), seen.Server.ID, provider.Restart{Ask: n.asking(), Try: n.attempts[OpBootDisk] - 1})
+	err = p.BootDisk(n.listening(ctx), seen.Server.ID, n.restart(n.attempts[OpBootDisk]-1))
 	n.drop()
 	if err != nil {
 		return nil, err
