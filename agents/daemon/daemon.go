@@ -1,6 +1,6 @@
 // Package daemon is fleet-agent run: every interval it makes a report, keeps it in the spool, and gives it to every
 // controller over mTLS, each on its own, so that one that is away delays none of the others. It takes no orders but the
-// wanted interval. A controller that is away gets what it missed, newest first, when it is back. Health is whether
+// wanted interval. Beside that it watches the node's wards (package peerunlock). A controller that is away gets what it missed, newest first, when it is back. Health is whether
 // reports are being made; that a controller is away is told in the status and is no illness of the node.
 package daemon
 
@@ -19,6 +19,7 @@ import (
 	"popfleet/agents/collect"
 	"popfleet/agents/collect/smart"
 	"popfleet/agents/daemon/spool"
+	"popfleet/agents/peerunlock"
 	"popfleet/internal/control"
 	"popfleet/internal/mtls"
 	"popfleet/internal/version"
@@ -48,6 +49,7 @@ func Run(ctx context.Context, c Config, d Deps) error {
 		return err
 	}
 	a := &agent{cfg: c, log: d.Log, collector: collector, spool: store, interval: time.Duration(c.Interval)}
+	a.peers = newPeers(c, d.Root, d.Log)
 	a.seq = max(a.lastSeq(), uint64(collector.Uptime().Seconds()))
 	for _, address := range c.Controllers {
 		a.links = append(a.links, newLink(address, c.Fleet, id, store, d.Log, d.Pace.orDefault()))
@@ -63,6 +65,7 @@ type agent struct {
 	collector *collect.Collector
 	spool     *spool.Spool
 	links     []*link
+	peers     *peerunlock.Watcher
 	seq       uint64 // of the newest report; only run's goroutine uses it
 
 	mu       sync.Mutex
@@ -96,6 +99,7 @@ func (a *agent) run(ctx context.Context, watch *smart.Watch) error {
 	defer wg.Wait()
 	defer stop()
 	wg.Go(func() { watch.Run(ctx) })
+	wg.Go(func() { a.peers.Run(ctx) })
 	for _, l := range a.links {
 		wg.Go(func() { l.run(ctx) })
 	}
@@ -202,13 +206,16 @@ type detail struct {
 	BootID      string       `json:"boot_id"`
 	Interval    string       `json:"interval"`
 	Controllers []linkStatus `json:"controllers"`
+	// Wards are the nodes that this one holds a share of a key for.
+	Wards []peerunlock.Status `json:"wards,omitempty"`
 }
 
 func (a *agent) Status() control.Status {
 	a.mu.Lock()
 	interval := a.interval
 	a.mu.Unlock()
-	d := detail{Node: a.cfg.Node, BootID: a.collector.BootID(), Interval: interval.String(), Controllers: []linkStatus{}}
+	d := detail{Node: a.cfg.Node, BootID: a.collector.BootID(), Interval: interval.String(), Controllers: []linkStatus{},
+		Wards: a.peers.Status()}
 	for _, l := range a.links {
 		d.Controllers = append(d.Controllers, l.status())
 	}
