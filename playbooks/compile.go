@@ -38,6 +38,9 @@ func compile(in Input) (*spec.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if vars.PeerUnlock, err = peerUnlock(in.Secrets, vars); err != nil {
+		return nil, fmt.Errorf("shares for other nodes: %w", err)
+	}
 	c := &compiler{in: in, node: &spec.Node{Version: 1, Name: in.Node, Release: in.Release}}
 	if c.render, err = newRenderer(set.templates, vars); err != nil {
 		return nil, err

@@ -45,6 +45,7 @@ type Vars struct {
 	Transport   Transport
 	Services    []string // of all playbooks that apply, in order
 	Ports       []OpenPort
+	PeerUnlock  *PeerUnlock // nil: this fleet never had any
 }
 
 // Fleet names the fleet.
