@@ -2,128 +2,19 @@ package e2e
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
-	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"popfleet/internal/dial"
-	"popfleet/inventory"
 	"popfleet/lab/faults"
-	"popfleet/lab/inprocess"
 	"popfleet/lab/scripted"
-	"popfleet/lab/speccheck"
-	"popfleet/provision/hetznercloud"
-	"popfleet/provision/hetznerrobot"
-	"popfleet/provision/ovh"
 	"popfleet/provision/provider"
 	"popfleet/provision/remote"
 )
-
-// stand is one driver in front of its simulator.
-type stand struct {
-	lab    *inprocess.Lab
-	driver provider.Provider
-	wanted provider.Wanted
-	check  *speccheck.Check
-	signer ssh.Signer
-	key    provider.SSHKey
-}
-
-// stands are the three drivers, each opened on a lab of its own.
-var stands = map[string]func(t *testing.T, s *stand, o inprocess.Options){
-	provider.HetznerCloud: func(t *testing.T, s *stand, o inprocess.Options) {
-		s.watch(t, speccheck.HetznerCloud, &o.Wrap)
-		s.lab = inprocess.Start(t, o)
-		d, err := hetznercloud.New(hetznercloud.Options{Token: inventory.SecretText(s.lab.Token), Endpoint: s.lab.URL,
-			Backoff: 3 * time.Millisecond, CallTimeout: time.Second, Budget: 20 * time.Second})
-		must(t, err)
-		t.Cleanup(d.Close)
-		s.driver, s.wanted.Image = d.Machines(), "debian-12"
-		s.wanted.Places = []provider.Place{{Type: "cx23", Location: "fsn1"}}
-	},
-	provider.HetznerRobot: func(t *testing.T, s *stand, o inprocess.Options) {
-		o.Robot = 2
-		s.watch(t, speccheck.HetznerRobot, &o.WrapRobot)
-		s.lab = inprocess.Start(t, o)
-		s.wanted.Server = s.lab.Robot.Servers()[0].ID
-		d, err := hetznerrobot.New(hetznerrobot.Options{User: inventory.SecretText(inprocess.RobotUser),
-			Password: inventory.SecretText(inprocess.RobotPassword), Endpoint: s.lab.RobotURL,
-			Servers: map[string]string{s.wanted.Node: s.wanted.Server}, Keys: []string{s.key.Public}, Pace: 0.02,
-			Backoff: 3 * time.Millisecond, CallTimeout: time.Second, Budget: 20 * time.Second, Poll: 10 * time.Millisecond})
-		must(t, err)
-		t.Cleanup(d.Close)
-		s.driver = d
-	},
-	provider.OVH: func(t *testing.T, s *stand, o inprocess.Options) {
-		o.OVH = 2
-		s.watch(t, speccheck.OVH, &o.WrapOVH)
-		s.lab = inprocess.Start(t, o)
-		s.wanted.Server = s.lab.OVH.Servers()[0].ID
-		d, err := ovh.New(ovh.Options{Endpoint: s.lab.OVHURL, ApplicationKey: inventory.SecretText(inprocess.OVHApplicationKey),
-			ApplicationSecret: inventory.SecretText(inprocess.OVHApplicationSecret), ConsumerKey: inventory.SecretText(inprocess.OVHConsumerKey),
-			Servers: map[string]string{s.wanted.Node: s.wanted.Server}, Pace: 0.05,
-			Backoff: 3 * time.Millisecond, CallTimeout: time.Second, Budget: 20 * time.Second})
-		must(t, err)
-		t.Cleanup(d.Close)
-		s.driver = d
-	},
-}
-
-// exchanged counts what all stands of the run said to their simulators, by provider.
-var exchanged struct {
-	sync.Mutex
-	total map[string]int
-}
-
-func newStand(t *testing.T, name string) *stand {
-	t.Helper()
-	_, private, err := ed25519.GenerateKey(nil)
-	must(t, err)
-	key, err := ssh.NewSignerFromKey(private)
-	must(t, err)
-	s := &stand{wanted: provider.Wanted{Fleet: "demo", Node: "fsn-1"}, signer: key,
-		key: provider.SSHKey{Name: "demo-fleet", Public: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key.PublicKey())))}}
-	stands[name](t, s, inprocess.Options{Timing: quick})
-	t.Cleanup(func() {
-		exchanged.Lock()
-		defer exchanged.Unlock()
-		if exchanged.total == nil {
-			exchanged.total = map[string]int{}
-		}
-		if s.check != nil {
-			exchanged.total[name] += s.check.Total()
-		}
-	})
-	return s
-}
-
-// watch puts the provider's own description around its simulator, where it is at hand.
-func (s *stand) watch(t *testing.T, which speccheck.API, wrap *func(http.Handler) http.Handler) {
-	t.Helper()
-	if !speccheck.Present(which) {
-		return
-	}
-	var mu sync.Mutex
-	seen := map[string]bool{}
-	s.check = speccheck.Load(t, which).Middleware(func(v speccheck.Violation) {
-		mu.Lock()
-		defer mu.Unlock()
-		if !seen[v.String()] {
-			seen[v.String()] = true
-			t.Errorf("not as the provider describes it: %s", v)
-		}
-	})
-	*wrap = s.check.Wrap
-}
 
 func (s *stand) machine(t *testing.T, id string) *scripted.Machine {
 	t.Helper()
@@ -166,7 +57,7 @@ func (s *stand) login(t *testing.T, addr netip.Addr, r provider.Rescue) {
 }
 
 func eachProvider(t *testing.T, f func(t *testing.T, s *stand)) {
-	for name := range stands {
+	for _, name := range providers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, newStand(t, name))
@@ -350,79 +241,4 @@ func conformSideBySide(t *testing.T, s *stand) {
 		})
 	}
 	all.Wait()
-}
-
-// restarts runs everything a node's life asks of a provider, and says where it ended.
-func (s *stand) restarts(ctx context.Context, t *testing.T) error {
-	server, err := s.driver.Ensure(ctx, s.wanted)
-	if err != nil {
-		return fmt.Errorf("ensure: %w", err)
-	}
-	m := s.machine(t, server.ID)
-	rescue, err := s.driver.EnterRescue(ctx, server.ID, provider.Restart{Key: s.key})
-	if err != nil {
-		return fmt.Errorf("enter rescue: %w", err)
-	}
-	s.until(t, m, "rescue")
-	s.login(t, server.Addr4, rescue)
-	boots := len(m.Ledger().Boots())
-	if err := s.driver.BootDisk(ctx, server.ID, provider.Restart{}); err != nil {
-		return fmt.Errorf("boot disk: %w", err)
-	}
-	waitBoots(t, m, boots+1)
-	s.until(t, m, "factory")
-	if err := s.driver.SetReverse(ctx, server.ID, server.Addr4, "fsn-1.demo.test"); err != nil {
-		return fmt.Errorf("reverse: %w", err)
-	}
-	if armed := s.armed(t, server.ID); len(armed) > 0 {
-		return fmt.Errorf("still armed: %v", armed)
-	}
-	_, err = s.driver.Release(ctx, server.ID)
-	return err
-}
-
-// Every single call of that path, of every provider, fails in every way that a bad day has: each case comes through, or
-// stops with a reason, and never with a second server.
-func TestConformanceUnderFaults(t *testing.T) {
-	kinds := []faults.Kind{faults.BadGateway, faults.Unavailable, faults.GatewayTimeout, faults.RateLimited, faults.Hang,
-		faults.ReplyLost, faults.Slow}
-	var mu sync.Mutex
-	ran, stopped := map[string]int{}, map[string]int{}
-	for name := range stands {
-		t.Run(name, func(t *testing.T) {
-			calls := countCalls(t, name)
-			for _, kind := range kinds {
-				for i := range calls {
-					t.Run(fmt.Sprintf("%s at call %d", kind, i+1), func(t *testing.T) {
-						t.Parallel()
-						s := newStand(t, name)
-						s.lab.Faults.MustAdd(faults.Fault{Kind: kind, Skip: i, Times: 1, For: faults.Duration(50 * time.Millisecond)})
-						ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-						defer cancel()
-						err := s.restarts(ctx, t)
-						mu.Lock()
-						defer mu.Unlock()
-						ran[name]++
-						if err != nil {
-							stopped[name]++
-							t.Errorf("one fault was not survived: %v", err)
-						}
-						if n := len(s.lab.Machines.Machines()); s.wanted.Server == "" && n != 1 {
-							t.Errorf("%d servers were created", n)
-						}
-					})
-				}
-			}
-		})
-	}
-	t.Cleanup(func() { t.Logf("cases run: %v; stopped with a reason: %v", ran, stopped) })
-}
-
-// countCalls is how many calls the path takes when nothing fails.
-func countCalls(t *testing.T, name string) int {
-	t.Helper()
-	s := newStand(t, name)
-	f := s.lab.Faults.MustAdd(faults.Fault{Kind: faults.Slow, For: 1})
-	must(t, s.restarts(t.Context(), t))
-	return s.lab.Faults.Hits(f.ID)
 }

@@ -18,6 +18,9 @@ import (
 	"popfleet/lab/socks"
 )
 
+// hostKeys are shared by all labs of a test binary: the matrices start a thousand of them.
+var hostKeys robot.KeyPool
+
 // stack is what was started, to be stopped in reverse.
 type stack []func()
 
@@ -62,7 +65,8 @@ func (l *Lab) openRobot(ctx context.Context, o Options, s *stack) (err error) {
 	}
 	l.Robot, err = robot.New(ctx, robot.Options{
 		User: RobotUser, Password: RobotPassword, Backend: l.Machines, Faults: l.Faults, StatePath: beside(o.StatePath, "robot"),
-		Machines: rack.Robot(o.Robot, o.Dedicated), Stock: rack.RobotStock(o.Dedicated), Delay: o.RobotDelay, RatePerHour: o.RobotRates, Log: o.Log,
+		Machines: rack.Robot(o.Robot, o.Dedicated), Stock: rack.RobotStock(o.Dedicated), Delay: o.RobotDelay, RatePerHour: o.RobotRates,
+		Keys: &hostKeys, Log: o.Log,
 	})
 	if err != nil {
 		return err

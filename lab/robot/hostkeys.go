@@ -18,7 +18,7 @@ import (
 const rsaBits = 2048
 
 // rsaKept is how many RSA keys take turns where they are used again.
-const rsaKept = 8
+const rsaKept = 3
 
 // hostKeys are what one boot of a rescue system identifies itself by.
 type hostKeys struct {
@@ -26,15 +26,32 @@ type hostKeys struct {
 	told []publicKey // as the web service publishes them
 }
 
-// keyMaker makes host keys: fresh ones for every boot. Only RSA keys, which are slow to make, take turns when reuse is set:
-// a test of hundreds of machines would do little else.
-type keyMaker struct {
-	reuse bool
-
+// KeyPool holds the RSA keys that take turns in quick tests: they are slow to make, and a test of hundreds of machines, or
+// hundreds of tests, would do little else. Several simulators may share one. The zero value is ready.
+type KeyPool struct {
 	mu   sync.Mutex
 	kept []*rsa.PrivateKey // guarded by mu
 	turn int               // guarded by mu
 }
+
+// next makes keys until there are enough to take turns.
+func (p *KeyPool) next() (*rsa.PrivateKey, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kept) < rsaKept {
+		k, err := rsa.GenerateKey(rand.Reader, rsaBits)
+		if err != nil {
+			return nil, err
+		}
+		p.kept = append(p.kept, k)
+		return k, nil
+	}
+	p.turn++
+	return p.kept[p.turn%rsaKept], nil
+}
+
+// keyMaker makes host keys: fresh ones for every boot, but for RSA keys of a pool.
+type keyMaker struct{ pool *KeyPool }
 
 func (m *keyMaker) fresh() (*hostKeys, error) {
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -59,21 +76,10 @@ func (m *keyMaker) fresh() (*hostKeys, error) {
 }
 
 func (m *keyMaker) rsa() (*rsa.PrivateKey, error) {
-	if !m.reuse {
+	if m.pool == nil {
 		return rsa.GenerateKey(rand.Reader, rsaBits)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.kept) < rsaKept {
-		k, err := rsa.GenerateKey(rand.Reader, rsaBits)
-		if err != nil {
-			return nil, err
-		}
-		m.kept = append(m.kept, k)
-		return k, nil
-	}
-	m.turn++
-	return m.kept[m.turn%rsaKept], nil
+	return m.pool.next()
 }
 
 func (h *hostKeys) add(k crypto.PrivateKey) error {

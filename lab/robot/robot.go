@@ -47,7 +47,10 @@ type Options struct {
 	RatePerHour map[string]int
 	// OrderingOff answers every order call with 401, as for an account that did not activate ordering.
 	OrderingOff bool
-	Log         *slog.Logger
+	// Keys are shared with other quick simulators; default: a pool of its own where Speed is 0, else every boot makes all
+	// of its host keys.
+	Keys *KeyPool
+	Log  *slog.Logger
 }
 
 // Machine is one dedicated server: what the provider knows of it, and what it is built of.
@@ -97,7 +100,7 @@ func New(ctx context.Context, opt Options) (*Robot, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Robot{opt: opt, berlin: berlin, guard: newGuard(opt), keys: &keyMaker{reuse: opt.Speed == 0}, state: st}
+	r := &Robot{opt: opt, berlin: berlin, guard: newGuard(opt), keys: &keyMaker{opt.Keys}, state: st}
 	r.life, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := r.populate(ctx); err != nil {
 		r.Close()
@@ -110,6 +113,9 @@ func New(ctx context.Context, opt Options) (*Robot, error) {
 func fill(opt *Options) {
 	if opt.Faults == nil {
 		opt.Faults = &faults.Set{}
+	}
+	if opt.Keys == nil && opt.Speed == 0 {
+		opt.Keys = &KeyPool{}
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)

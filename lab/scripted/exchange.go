@@ -39,7 +39,10 @@ func (x *exchange) serve() {
 			return
 		}
 		x.req = r.ID
-		data, err := x.do(r)
+		data, err := x.answer(r)
+		if errors.Is(err, errCut) {
+			return
+		}
 		if errors.Is(err, errNoPower) {
 			<-x.bt.ctx.Done() // it goes any moment
 		}
@@ -112,6 +115,8 @@ func (x *exchange) do(r request) (any, error) {
 		return with(r, x.seal)
 	case "rotate":
 		return with(r, x.rotate)
+	case "peer-key":
+		return with(r, x.peerKey)
 	case "boot-check":
 		return with(r, x.bootCheck)
 	case "key-box":

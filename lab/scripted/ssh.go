@@ -16,6 +16,7 @@ type session struct {
 	link    string
 	command string
 	key     string // fingerprint of the key that logged in
+	conn    ssh.Conn
 }
 
 // exit ends the session with a status.
@@ -61,7 +62,7 @@ func (m *Machine) serveSSH(c net.Conn, link string, hostKeys []ssh.Signer, auth 
 		if err != nil {
 			break
 		}
-		s := &session{Channel: ch, link: link, key: conn.Permissions.Extensions["key"]}
+		s := &session{Channel: ch, link: link, key: conn.Permissions.Extensions["key"], conn: conn}
 		m.b.spawn(func() { serveSession(s, rs, handle) })
 	}
 	_ = conn.Close()
@@ -150,7 +151,7 @@ func (m *Machine) serveSystem(bt *boot, c net.Conn) {
 
 func (m *Machine) serveDropbear(bt *boot, c net.Conn) {
 	d := m.snapshot()
-	m.serveSSH(c, "dropbear", []ssh.Signer{d.InitramfsKey}, anyOf(d.UnlockKeys), func(s *session) { m.unlock(bt, s) })
+	m.serveSSH(c, "dropbear", []ssh.Signer{d.InitramfsKey}, anyOf(d.mayUnlock()), func(s *session) { m.unlock(bt, s) })
 }
 
 // algorithms are what Debian 12's servers offer of those that our library knows: OpenSSH 9.2 has no ML-KEM yet, dropbear
