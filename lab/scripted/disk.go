@@ -30,6 +30,8 @@ type content struct {
 
 	Fleet, Node  string
 	UnlockKeys   []string
+	PeersFile    string // what its initramfs expects of whom
+	PeerLogins   []peerLogin
 	UserCA       string
 	InitramfsKey ssh.Signer
 	SystemKey    ssh.Signer
@@ -48,7 +50,7 @@ type content struct {
 }
 
 type slot struct {
-	kind   string // install, machine, recovery
+	kind   string // install, machine, recovery, peers
 	secret []byte
 }
 

@@ -11,6 +11,7 @@ type door struct {
 	taken  bool
 	opened bool
 	wrong  time.Time
+	shares map[string]map[byte][]byte // by generation and index
 }
 
 // WithoutDoor makes the machine's initramfs hand every connection to cryptroot-unlock, as Debian's own does.

@@ -38,6 +38,11 @@ func (m *Machine) unlock(bt *boot, s *session) {
 	if len(pass) > 0 {
 		at.Passphrase = Digest(pass)
 	}
+	if peer := m.peerOf(s.key); peer != "" && len(pass) > 0 {
+		if pass, at.Outcome = m.takeShare(bt, s, peer, pass); pass == nil {
+			return
+		}
+	}
 	leave, refused := m.enter(bt, s, pass)
 	if refused != "" {
 		at.Outcome = refused
