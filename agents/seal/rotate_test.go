@@ -23,8 +23,12 @@ func sealedDevice() *luksDevice {
 }
 
 func rotate(ctx context.Context, root string, d *luksDevice, step, current, other string) (spec.Rotated, error) {
+	return rotateWith(ctx, handler(root, d), step, current, other)
+}
+
+func rotateWith(ctx context.Context, h Handler, step, current, other string) (spec.Rotated, error) {
 	req, _ := json.Marshal(spec.Rotate{Version: 1, Node: "fsn-1", Step: step, Current: []byte(current), Other: []byte(other)})
-	r, err := handler(root, d).Rotate(ctx, req, silent{})
+	r, err := h.Rotate(ctx, req, silent{})
 	if err != nil {
 		return spec.Rotated{}, err
 	}
