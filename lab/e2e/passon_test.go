@@ -136,7 +136,7 @@ func TestPeerTrouble(t *testing.T) {
 		"silent":  {fault: faults.Fault{Kind: faults.Silent, Port: spec.SharePort}, says: "did not pass on"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, inprocess.Options{}, 3)
+			w := newWorld(t, inprocess.Options{Timing: steady}, 3)
 			w.carrying()
 			if c.fault.Kind != "" {
 				w.lab.Faults.MustAdd(c.fault)
