@@ -19,7 +19,7 @@ func (a *app) unlockCommand() *cobra.Command {
 		Use:   "unlock NODE",
 		Short: "Hand a locked node its key, or say whether it may have it",
 		Long: "unlock needs no controller. It asks the node's provider what happened to the machine, checks the pinned initramfs host key, sends the key once, waits for the system, " +
-			"proves what it booted from and exchanges the key. With --never, --allow, --approve or --trust it only writes down what you say; every decision is in `fleet audit`.",
+			"proves what it booted from and exchanges the key. With --never, --allow, --approve, --expect or --trust it only writes down what you say; every decision is in `fleet audit`.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			for word, said := range say {
@@ -28,7 +28,7 @@ func (a *app) unlockCommand() *cobra.Command {
 				}
 			}
 			if within != 0 || why != "" {
-				return errors.New("--for and --why belong to --approve and --never\n  hint: fleet unlock --help")
+				return errors.New("--for and --why belong to what is said with --approve, --expect, --never and so on\n  hint: fleet unlock --help")
 			}
 			return a.runUnlock(c.Context(), args[0])
 		},
@@ -38,13 +38,14 @@ func (a *app) unlockCommand() *cobra.Command {
 		controller.SayNever:   "nobody unlocks it any more, whatever the policy says",
 		controller.SayAllow:   "take --never back",
 		controller.SayApprove: "the next unlocking is right, although the policy holds it; good for one",
+		controller.SayExpect:  "it is about to reboot, and may be unlocked unasked when it comes back",
 		controller.SayTrust:   "what a suspect node boots from now is right",
 	} {
 		say[word] = f.Bool(word, false, help)
 	}
-	f.DurationVar(&within, "for", 0, "how `long` --approve holds; default 30m")
+	f.DurationVar(&within, "for", 0, "how `long` --approve or --expect holds; default 30m")
 	f.StringVar(&why, "why", "", "your `reason`, for the audit log")
-	c.MarkFlagsMutuallyExclusive(controller.SayNever, controller.SayAllow, controller.SayApprove, controller.SayTrust)
+	c.MarkFlagsMutuallyExclusive(controller.SayNever, controller.SayAllow, controller.SayApprove, controller.SayExpect, controller.SayTrust)
 	return c
 }
 

@@ -205,14 +205,23 @@ func TestTheProviderIsNotAskedInVain(t *testing.T) {
 }
 
 func TestAnExpectedRebootInTheVault(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bench, k keysOf) {
-		b.report("boot-1", 1)
-		b.said.Expected = &vault.Order{By: "fleet upgrade", At: time.Now(), Until: time.Now().Add(time.Hour)}
-		after(40 * time.Minute)
-		b.open("2222", k.initramfs)
-		after(5 * time.Second)
-		b.want(1, Unlocked, false, "")
-	})
+	for name, c := range map[string]struct {
+		takes time.Duration
+		sent  int
+	}{"in time": {40 * time.Minute, 1}, "too late": {61 * time.Minute, 0}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bench, k keysOf) {
+				b.report("boot-1", 1)
+				b.say(Saying{Say: SayExpect, ForSec: 3600})
+				after(c.takes)
+				b.open("2222", k.initramfs)
+				after(5 * time.Second)
+				if b.sent() != c.sent {
+					t.Errorf("%d keys sent, %+v", b.sent(), b.lock())
+				}
+			})
+		})
+	}
 }
 
 // TestEveryDecisionIsInTheChainedLog, with who, reasons and evidence, once.

@@ -19,6 +19,7 @@ const (
 	SayAllow   = "allow"   // takes never back
 	SayApprove = "approve" // the next unlocking is right, although the policy holds it; good for one
 	SayTrust   = "trust"   // what a suspect node boots from now is right
+	SayExpect  = "expect"  // it is about to reboot; good for one unlocking, as long as it comes back in time
 )
 
 // Saying is the body of POST /v1/nodes/{node}/said. By and At are the person's own, so that a controller on the same
@@ -27,7 +28,7 @@ type Saying struct {
 	Say    string    `json:"say"`
 	By     string    `json:"by"`
 	At     time.Time `json:"at"`
-	ForSec float64   `json:"for_sec,omitempty"` // of approve; default 30 minutes
+	ForSec float64   `json:"for_sec,omitempty"` // of approve and expect; default 30 minutes
 	Why    string    `json:"why,omitempty"`
 }
 
@@ -88,10 +89,14 @@ func (s Saying) change(u *vault.UnlockState, node string) (words string, err err
 		order.Until = order.At.Add(s.approvedFor())
 		u.Approval = order
 		return fmt.Sprintf("one unlocking of %s is approved until %s", node, order.Until.Format(time.RFC3339)), nil
+	case SayExpect:
+		order.Until = order.At.Add(s.approvedFor())
+		u.Expected = order
+		return fmt.Sprintf("a reboot of %s is expected until %s", node, order.Until.Format(time.RFC3339)), nil
 	case SayTrust:
 		return s.trust(u, node)
 	}
-	return "", fmt.Errorf("%q is none of %s, %s, %s, %s", s.Say, SayNever, SayAllow, SayApprove, SayTrust)
+	return "", fmt.Errorf("%q is none of %s, %s, %s, %s, %s", s.Say, SayNever, SayAllow, SayApprove, SayExpect, SayTrust)
 }
 
 func (s Saying) approvedFor() time.Duration {
