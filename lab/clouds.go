@@ -33,7 +33,7 @@ func (d *daemon) openClouds(ctx context.Context) (c clouds, err error) {
 	if err != nil {
 		return c, err
 	}
-	hw := rack.Hardware{Firmware: d.cfg.Firmware, Disks: d.cfg.Disks, CPUs: d.cfg.CPUs, MemoryMB: d.cfg.MemoryMB, DiskGB: d.cfg.DiskGB}
+	hw := rack.Hardware{Firmware: d.cfg.Firmware, Disks: d.cfg.Disks, CPUs: d.cfg.CPUs, MemoryMB: d.cfg.MemoryMB, DiskGB: d.cfg.DiskGB, Bare: d.cfg.Bare}
 	if d.cfg.Robot > 0 {
 		c.robot, err = robot.New(ctx, robot.Options{
 			User: robotUser, Password: d.cfg.Token, Backend: d.backend, Faults: d.faults, StatePath: d.cfg.statePath("robot"),

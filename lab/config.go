@@ -34,6 +34,7 @@ type Config struct {
 	OVH      int    // and at OVH
 	Firmware string // of dedicated machines: bios, uefi, mixed; "" is BIOS at Robot and UEFI at OVH
 	Disks    int    // of dedicated machines
+	Bare     bool   // devices of dedicated machines as in real ones: AHCI, Intel NIC
 
 	Namespace string  // network namespace of QEMU machines
 	CacheDir  string  // of the rescue system; "" is the user's cache

@@ -35,6 +35,7 @@ func (c *command) up() *cobra.Command {
 	f.IntVar(&d.OVH, "ovh", 0, "so many dedicated machines at OVH")
 	f.StringVar(&d.OVHAPI, "ovh-api", d.OVHAPI, "address of OVH's API")
 	f.StringVar(&d.Firmware, "firmware", "", "of dedicated machines: bios, uefi or mixed; empty is BIOS at Robot, UEFI at OVH")
+	f.BoolVar(&d.Bare, "bare", false, "give dedicated machines AHCI and an Intel NIC: the cloud kernel can't drive them, linux-image-amd64 can")
 	f.IntVar(&d.Disks, "disks", d.Disks, "disks of a dedicated machine: 1 or 2")
 	f.StringVar(&d.Socks, "socks", d.Socks, "address of the SOCKS5 door to the machines")
 	f.StringVar(&d.Forward, "forward", d.Forward, "address that leads to port 443 of the machines; empty for none")

@@ -27,6 +27,8 @@ type Config struct {
 	DiskGB   int
 	Disks    int    // 1 or 2
 	DiskKind string // nvme | sata; "" is nvme. SATA disks are sda, sdb and have a WWN besides their serial
+	// Bare gives it the devices of a real machine, AHCI and an Intel NIC, which Debian's cloud kernel can't drive.
+	Bare bool
 	// RescueName is the host name of the rescue system; "" is Hetzner's.
 	RescueName string
 

@@ -62,9 +62,9 @@ func (b *Backend) args(c machine.Config, s state, boot machine.Boot) []string {
 		"-serial", "chardev:console",
 		"-device", "virtio-rng-pci",
 		"-netdev", "tap,id=net,ifname=" + s.Tap + ",script=no,downscript=no",
-		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + c.MAC.String()}
+		"-device", nic(c) + ",netdev=net,romfile=,mac=" + c.MAC.String()}
 	a = append(a, accelArgs(b.accel)...)
-	a = append(a, b.diskArgs(c.DiskKind, s, boot)...)
+	a = append(a, b.diskArgs(c, s, boot)...)
 	if c.Firmware == "uefi" {
 		a = append(a, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,
 			"-drive", "if=pflash,format=raw,unit=1,file=vars.fd")
@@ -73,24 +73,31 @@ func (b *Backend) args(c machine.Config, s state, boot machine.Boot) []string {
 		a = append(a, "-S") // has power, and no processor runs
 	}
 	if boot.Rescue {
-		a = append(a, rescueArgs(b.rescue, initrdFile)...)
+		a = append(a, rescueArgs(b.rescueFor(c), initrdFile)...)
 	}
 	return a
 }
 
+func nic(c machine.Config) string {
+	if c.Bare {
+		return "e1000e"
+	}
+	return "virtio-net-pci"
+}
+
 // diskArgs plugs the disks in that this boot has, in the order in which firmware and kernel find them.
-func (b *Backend) diskArgs(kind string, s state, boot machine.Boot) []string {
+func (b *Backend) diskArgs(c machine.Config, s state, boot machine.Boot) []string {
 	cache := "unsafe"
 	if b.o.Durable {
 		cache = "writeback"
 	}
 	var a []string
-	if kind == diskSATA {
+	if c.DiskKind == diskSATA && !c.Bare {
 		a = append(a, "-device", "virtio-scsi-pci,id=scsi")
 	}
 	for at, i := range plugged(len(s.Serials), boot) {
 		a = append(a, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s,cache=%s,discard=unmap,detect-zeroes=unmap", i, diskFile(i), cache),
-			"-device", diskDevice(kind, i, s.Serials[i], at+1))
+			"-device", diskDevice(c, i, s.Serials[i], at))
 	}
 	return a
 }
@@ -109,14 +116,18 @@ func plugged(disks int, boot machine.Boot) []int {
 	return out
 }
 
-// diskDevice is what the guest sees of a disk. A SATA disk is played by a SCSI one, because Debian's cloud kernel, which
-// the lab boots for its speed, has no AHCI: it is sda all the same, with a serial in its VPD and a WWN.
-func diskDevice(kind string, i int, serial string, bootIndex int) string {
-	if kind == diskSATA {
-		return fmt.Sprintf("scsi-hd,bus=scsi.0,drive=disk%d,serial=%s,wwn=0x%s,vendor=ATA,product=LAB SSD,rotation_rate=1,bootindex=%d",
-			i, serial, wwn(serial), bootIndex)
+// diskDevice is what the guest sees of disk i, found as the at-th. Unless the machine is a bare one, a SATA disk is played
+// by a SCSI one, because Debian's cloud kernel, which the lab boots for its speed, has no AHCI: it is sda all the same,
+// with a serial in its VPD and a WWN.
+func diskDevice(c machine.Config, i int, serial string, at int) string {
+	sata := fmt.Sprintf("drive=disk%d,serial=%s,wwn=0x%s,rotation_rate=1,bootindex=%d", i, serial, wwn(serial), at+1)
+	switch {
+	case c.DiskKind != diskSATA:
+		return fmt.Sprintf("nvme,id=nvme%[1]d,drive=disk%[1]d,serial=%[2]s,bootindex=%[3]d", i, serial, at+1)
+	case c.Bare:
+		return fmt.Sprintf("ide-hd,bus=ide.%d,model=LAB SSD,%s", at, sata) // q35's own controller
 	}
-	return fmt.Sprintf("nvme,id=nvme%[1]d,drive=disk%[1]d,serial=%[2]s,bootindex=%[3]d", i, serial, bootIndex)
+	return "scsi-hd,bus=scsi.0,vendor=ATA,product=LAB SSD," + sata
 }
 
 // wwn is a name in IEEE's format 5 that belongs to the serial.

@@ -20,13 +20,15 @@ import (
 // host keys that the provider knows. Its disks swap, and one goes missing.
 func TestDedicated(t *testing.T) {
 	for _, firmware := range []string{"bios", "uefi"} {
-		t.Run(firmware, func(t *testing.T) { dedicated(t, firmware) })
+		t.Run(firmware, func(t *testing.T) { dedicated(t, firmware, false) })
 	}
+	t.Run("bare", func(t *testing.T) { dedicated(t, "bios", true) })
 }
 
-func dedicated(t *testing.T, firmware string) {
+func dedicated(t *testing.T, firmware string, bare bool) {
 	r := newRig(t)
 	c := &r.config
+	c.Bare = bare
 	c.Name, c.Firmware, c.DiskKind, c.RescueName, c.DHCP = "robot-9", firmware, "sata", "rescue-customer-eu", false
 	c.Address, c.Net4, c.Gateway4, c.Prefix6 = netip.MustParseAddr("198.19.0.9"), netns.Robot, netns.RobotGateway, netip.MustParsePrefix("2001:db8:2:9::/64")
 	m, err := r.b.Create(t.Context(), *c)

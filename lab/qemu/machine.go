@@ -278,7 +278,7 @@ func (m *Machine) startBoot(boot machine.Boot) (*process, error) {
 }
 
 func (m *Machine) writeInitrd(boot machine.Boot) error {
-	data, err := os.ReadFile(m.b.rescue.Initrd)
+	data, err := os.ReadFile(m.b.rescueFor(m.config).Initrd)
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,9 @@ type Backend struct {
 	stopDHCP context.CancelFunc
 	dhcpDone chan struct{}
 
+	bareMu sync.Mutex
+	bare   rescue.Rescue // guarded by bareMu: of bare machines; built when the first is made
+
 	mu       sync.Mutex
 	machines map[string]*Machine // by name; deleted ones are gone
 }
@@ -99,9 +102,37 @@ func (b *Backend) Kind() string { return "qemu " + b.accel }
 // Rescue is the system that machines boot into when they are told to.
 func (b *Backend) Rescue() rescue.Rescue { return b.rescue }
 
+// needRescue builds the rescue system of bare machines when the first is made.
+func (b *Backend) needRescue(ctx context.Context, c machine.Config) error {
+	b.bareMu.Lock()
+	defer b.bareMu.Unlock()
+	if !c.Bare || b.bare.Kernel != "" {
+		return nil
+	}
+	o := b.o.Rescue
+	o.Bare = true
+	r, err := rescue.Ensure(ctx, o)
+	if err == nil {
+		b.bare = r
+	}
+	return err
+}
+
+func (b *Backend) rescueFor(c machine.Config) rescue.Rescue {
+	b.bareMu.Lock()
+	defer b.bareMu.Unlock()
+	if c.Bare {
+		return b.bare
+	}
+	return b.rescue
+}
+
 // Create makes a machine with empty disks, powered off.
 func (b *Backend) Create(ctx context.Context, c machine.Config) (machine.Machine, error) {
 	if err := checkConfig(c); err != nil {
+		return nil, err
+	}
+	if err := b.needRescue(ctx, c); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(b.o.Dir, c.Name)
@@ -122,6 +153,9 @@ func (b *Backend) Create(ctx context.Context, c machine.Config) (machine.Machine
 // guest rebooted meanwhile, or the host did), it starts again, as a provider's machines do.
 func (b *Backend) Reattach(ctx context.Context, c machine.Config) (machine.Machine, bool, error) {
 	if err := checkConfig(c); err != nil {
+		return nil, false, err
+	}
+	if err := b.needRescue(ctx, c); err != nil {
 		return nil, false, err
 	}
 	dir := filepath.Join(b.o.Dir, c.Name)

@@ -29,6 +29,8 @@ func TestArgs(t *testing.T) {
 	two.Disks, two.Firmware, two.MemoryMB = 2, "uefi", 2048
 	sata := two
 	sata.DiskKind, sata.Firmware = "sata", "bios"
+	bare := sata
+	bare.Bare = true
 	tests := map[string]struct {
 		config   machine.Config
 		boot     machine.Boot
@@ -38,6 +40,7 @@ func TestArgs(t *testing.T) {
 			[]string{"-kernel", "pflash", "disk1"}},
 		"rescue":              {config(), machine.Boot{Rescue: true}, []string{"-kernel /k", "-initrd initrd", "readonly=on", "file=/r", "console=ttyS0"}, nil},
 		"sata":                {sata, machine.Boot{}, []string{"virtio-scsi-pci,id=scsi", "drive=disk1,serial=S1,wwn=0x5000c50", "bootindex=2"}, []string{"nvme", "-S"}},
+		"bare":                {bare, machine.Boot{SwapDisks: true}, []string{"e1000e,netdev", "ide-hd,bus=ide.0,model=LAB SSD,drive=disk1,serial=S1", "ide-hd,bus=ide.1"}, []string{"scsi", "virtio-net"}},
 		"missing":             {two, machine.Boot{MissingDisks: []int{0}}, []string{"serial=S1,bootindex=1"}, []string{"disk0"}},
 		"swapped":             {two, machine.Boot{SwapDisks: true}, []string{"serial=S1,bootindex=1", "serial=S0,bootindex=2"}, nil},
 		"hangs":               {two, machine.Boot{Hangs: true}, []string{" -S"}, nil},

@@ -32,6 +32,7 @@ type Hardware struct {
 	Firmware               string // bios, uefi, mixed; "" is the provider's
 	Disks                  int    // 1 or 2; 0 is 2
 	CPUs, MemoryMB, DiskGB int
+	Bare                   bool // devices as in real machines: see machine.Config
 }
 
 // Numbers and places of the first machines.
@@ -92,7 +93,7 @@ func rented(i int, datacenter, plan string, h Hardware) ovh.Rented {
 }
 
 func (h Hardware) config(i int, usual string) machine.Config {
-	c := machine.Config{Firmware: h.Firmware, CPUs: h.CPUs, MemoryMB: h.MemoryMB, DiskGB: h.DiskGB, Disks: h.Disks}
+	c := machine.Config{Firmware: h.Firmware, CPUs: h.CPUs, MemoryMB: h.MemoryMB, DiskGB: h.DiskGB, Disks: h.Disks, Bare: h.Bare}
 	switch c.Firmware {
 	case "":
 		c.Firmware = usual

@@ -41,7 +41,7 @@ func build(ctx context.Context, o Options, final string) error {
 	}
 	defer log.Close()
 	b := &builder{o: o, work: work, root: filepath.Join(work, "root"), out: filepath.Join(work, "out"), log: log,
-		base: filepath.Join(filepath.Dir(final), "base-"+baseDigest()[:16]+".tar.zst")}
+		base: filepath.Join(filepath.Dir(final), "base-"+o.baseDigest()[:16]+".tar.zst")}
 	started := time.Now()
 	if err := b.run(ctx); err != nil {
 		return fmt.Errorf("%w (log: %s)", err, logPath)
@@ -121,7 +121,7 @@ func (b *builder) upgrade(ctx context.Context) error {
 
 // kernel unpacks the kernel package without installing it: its scripts would build an initramfs that is never used.
 func (b *builder) kernel(ctx context.Context) error {
-	out, err := b.output(ctx, "chroot", b.root, "apt-cache", "depends", kernelPackage)
+	out, err := b.output(ctx, "chroot", b.root, "apt-cache", "depends", b.o.kernel().packageName)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (b *builder) kernel(ctx context.Context) error {
 		}
 	}
 	if image == "" {
-		return fmt.Errorf("%s depends on no kernel", kernelPackage)
+		return fmt.Errorf("%s depends on no kernel", b.o.kernel().packageName)
 	}
 	if err := b.chroot(ctx, "sh", "-c", "cd /tmp && apt-get -q download "+image); err != nil {
 		return err
@@ -211,6 +211,11 @@ func (b *builder) settings(context.Context) error {
 			return err
 		}
 	}
+	for _, dir := range b.o.kernel().unused {
+		if err := emptyDir(filepath.Join(b.root, "lib/modules", b.kver, "kernel", dir)); err != nil {
+			return err
+		}
+	}
 	target := filepath.Join(b.root, "etc/systemd/system/default.target")
 	os.Remove(target)
 	return os.Symlink("lab-rescue.target", target)
@@ -232,7 +237,7 @@ func (b *builder) manifest(took time.Duration) error {
 	if err != nil {
 		return err
 	}
-	r := Rescue{Digest: Digest(), KernelRelease: b.kver, BuildSeconds: int(took.Seconds())}
+	r := Rescue{Digest: b.o.digest(), KernelRelease: b.kver, BuildSeconds: int(took.Seconds())}
 	r.RootBytes = info.Sys().(*syscall.Stat_t).Blocks * 512
 	return r.save(b.out)
 }

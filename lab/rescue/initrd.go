@@ -17,7 +17,7 @@ func (b *builder) initramfs(context.Context) error {
 	if err != nil {
 		return err
 	}
-	order, err := loadOrder(string(dep), initrdModules)
+	order, err := loadOrder(string(dep), b.o.kernel().modules)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type Options struct {
 	CacheDir string                                // "" is [DefaultCacheDir]
 	Mirror   string                                // Debian mirror; "" asks apt of this machine, then deb.debian.org
 	Security string                                // mirror of the security suite; "" as Mirror
+	Bare     bool                                  // with a kernel that has the drivers of real machines: AHCI, Intel's NICs
 	Progress func(step string, took time.Duration) // told before a step with took 0 and after it; nil is silent
 }
 
@@ -55,8 +56,8 @@ func DefaultCacheDir() (string, error) {
 }
 
 // Find returns the rescue system if it is already built.
-func Find(cacheDir string) (Rescue, bool, error) {
-	dir, err := folder(cacheDir)
+func Find(o Options) (Rescue, bool, error) {
+	dir, err := o.folder()
 	if err != nil {
 		return Rescue{}, false, err
 	}
@@ -66,7 +67,7 @@ func Find(cacheDir string) (Rescue, bool, error) {
 // Ensure returns the rescue system and builds it first when the cache has none. Several processes may call it at
 // once: one builds, the others wait.
 func Ensure(ctx context.Context, o Options) (Rescue, error) {
-	dir, err := folder(o.CacheDir)
+	dir, err := o.folder()
 	if err != nil {
 		return Rescue{}, err
 	}
@@ -94,14 +95,15 @@ func Ensure(ctx context.Context, o Options) (Rescue, error) {
 	return r, err
 }
 
-func folder(cacheDir string) (string, error) {
-	if cacheDir == "" {
+func (o Options) folder() (string, error) {
+	cache := o.CacheDir
+	if cache == "" {
 		var err error
-		if cacheDir, err = DefaultCacheDir(); err != nil {
+		if cache, err = DefaultCacheDir(); err != nil {
 			return "", err
 		}
 	}
-	return filepath.Join(cacheDir, "rescue", Digest()[:16]), nil
+	return filepath.Join(cache, "rescue", o.digest()[:16]), nil
 }
 
 func load(dir string) (Rescue, bool, error) {
