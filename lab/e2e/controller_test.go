@@ -29,6 +29,7 @@ type ruled struct {
 	*world
 	t    *testing.T
 	addr string
+	seq  uint64 // of the last report
 }
 
 func withController(t *testing.T, w *world) *ruled {
@@ -63,7 +64,7 @@ func withController(t *testing.T, w *world) *ruled {
 	})
 	select {
 	case a := <-listening:
-		return &ruled{w, t, a.String()}
+		return &ruled{world: w, t: t, addr: a.String()}
 	case err := <-done:
 		done <- nil
 		t.Fatal("the controller did not start: ", err)
@@ -92,9 +93,10 @@ func (r *ruled) report(boot string) {
 	r.t.Helper()
 	id, err := vaultIdentity(r.vault, "agent", "fsn-1")
 	must(r.t, err)
+	r.seq++
 	var body bytes.Buffer
 	z := gzip.NewWriter(&body)
-	must(r.t, json.NewEncoder(z).Encode([]agents.Report{{V: 1, Node: "fsn-1", BootID: boot, Seq: 1, Time: time.Now()}}))
+	must(r.t, json.NewEncoder(z).Encode([]agents.Report{{V: 1, Node: "fsn-1", BootID: boot, Seq: r.seq, Time: time.Now()}}))
 	must(r.t, z.Close())
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, "https://"+r.addr+"/v1/reports", &body)
 	must(r.t, err)
