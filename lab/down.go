@@ -47,7 +47,8 @@ func Remove(ctx context.Context, cfg Config) error {
 }
 
 func isLab(cfg Config) bool {
-	for _, p := range []string{cfg.Socket(), cfg.statePath("hcloud"), cfg.machineDir(), cfg.LogPath()} {
+	// The daemon and `fleet-lab down` remove at the same moment: a provider's books may be all that is left.
+	for _, p := range []string{cfg.Socket(), cfg.statePath("hcloud"), cfg.statePath("robot"), cfg.statePath("ovh"), cfg.machineDir(), cfg.LogPath()} {
 		if _, err := os.Lstat(p); err == nil {
 			return filepath.Clean(cfg.Dir) != "/"
 		}

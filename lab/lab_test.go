@@ -192,6 +192,10 @@ func TestDedicatedMachines(t *testing.T) {
 		t.Errorf("robot without a password: %s", res.Status)
 	}
 	http.DefaultClient.CloseIdleConnections()
+	if err := c.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the folder's removal", func() bool { _, err := os.Stat(cfg.Dir); return errors.Is(err, os.ErrNotExist) })
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
@@ -231,6 +235,25 @@ func TestRefusesWhatCantWork(t *testing.T) {
 		change(&cfg)
 		if err := Run(t.Context(), cfg, Deps{}); err == nil || !strings.Contains(fmt.Sprint(err), name) {
 			t.Errorf("%v, want %q", err, name)
+		}
+	}
+}
+
+func TestRemoveFindsWhatIsLeft(t *testing.T) {
+	for _, provider := range []string{"hcloud", "robot", "ovh"} {
+		cfg := Default()
+		cfg.Dir, cfg.Scripted = filepath.Join(t.TempDir(), "lab"), true
+		if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(cfg.statePath(provider), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Remove(t.Context(), cfg); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(cfg.Dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the books of %s are still there", provider)
 		}
 	}
 }
