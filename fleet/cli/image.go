@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
+	"popfleet/inventory"
 	"popfleet/playbooks/spec"
 	"popfleet/provision/image"
 	"popfleet/provision/lifecycle"
@@ -17,9 +19,14 @@ import (
 // envCache names the folder for what is built once and kept; default: the user's cache folder.
 const envCache = "FLEET_CACHE"
 
+// imageOptions: every node is a clone, so one dedicated machine gives all of them the kernel that has its drivers; Debian's
+// cloud kernel knows neither AHCI nor the network cards of real hardware, and half the size is worth it only without.
 func (s *session) imageOptions() image.Options {
-	dir := s.app.env.Getenv(envCache)
-	return image.Options{CacheDir: dir}
+	o := image.Options{CacheDir: s.app.env.Getenv(envCache), Flavour: "cloud"}
+	if slices.ContainsFunc(s.fleet.Resolved(), func(n inventory.Resolved) bool { return n.Machine.Dedicated() }) {
+		o.Flavour = "amd64"
+	}
+	return o
 }
 
 // image gives lifecycle the base image; all nodes share one.

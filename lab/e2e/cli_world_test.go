@@ -68,8 +68,10 @@ func bareCLIWorld(t testing.TB, o inprocess.Options) *cliWorld {
 	}
 	archive := filepath.Join(t.TempDir(), "image")
 	must(t, os.WriteFile(archive, []byte(strings.Repeat("image ", 50_000)), 0o600))
-	_, err := image.Adopt(t.Context(), image.Options{CacheDir: w.cache}, archive)
-	must(t, err)
+	for _, kernel := range []string{"cloud", "amd64"} { // a fleet with dedicated machines takes the larger one
+		_, err := image.Adopt(t.Context(), image.Options{CacheDir: w.cache, Flavour: kernel}, archive)
+		must(t, err)
+	}
 	for _, name := range []string{"fleet-agent", "fleet-transport", "fleet-dns", "fleet-replicator", "fleet-store", "comments"} {
 		w.write(t, "releases/current/bin/"+name, "program "+name)
 		must(t, os.Chmod(w.path("releases/current/bin", name), 0o755))
