@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -114,9 +115,14 @@ func outcome(err error, words string) Outcome {
 }
 
 // tail keeps the beginning of what is said, on one line, without what could move a terminal's cursor.
-type tail struct{ b bytes.Buffer }
+type tail struct {
+	mu sync.Mutex // both streams are copied side by side
+	b  bytes.Buffer
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if room := maxWords - t.b.Len(); room > 0 {
 		t.b.Write(p[:min(len(p), room)])
 	}
@@ -124,6 +130,8 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	text := strings.Map(func(r rune) rune {
 		if r == '\n' {
 			return ' '
