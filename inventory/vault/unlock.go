@@ -38,6 +38,8 @@ type GoodBoot struct {
 	BootID   string            `json:"boot_id"`
 	Manifest string            `json:"manifest"`        // digest
 	Files    map[string]string `json:"files,omitempty"` // path → sha256, to say what changed
+	// Changing is the boot in which a command of ours began to change what the node boots from, until that is recorded.
+	Changing string `json:"changing,omitempty"`
 	// Rotated is the boot after which the machine key was exchanged last.
 	Rotated string `json:"rotated,omitempty"`
 }

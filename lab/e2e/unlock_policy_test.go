@@ -197,6 +197,65 @@ func TestARotationCutBetweenAnyTwoSteps(t *testing.T) {
 	t.Logf("%d cuts", len(cuts))
 }
 
+// TestAnUpgradeThatFailsHalfWay leaves a record all the same, and one that was cut leaves a mark: the node is believed as
+// long as it does not restart in between.
+func TestAnUpgradeThatFailsHalfWay(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		fault   faults.Fault
+		restart bool
+	}{
+		{"its services are sick", faults.Fault{Kind: faults.ServiceSick, Times: 3}, true},
+		{"the command is killed", faults.Fault{}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, m := guarded(t, inprocess.Options{})
+			ctx, kill := context.WithCancel(t.Context())
+			defer kill()
+			d := w.deps
+			d.Compiler = &kernels{compiler{"first"}, "6.2"}
+			if c.fault.Kind != "" {
+				w.lab.Faults.MustAdd(c.fault)
+			} else {
+				d.Boots = &dyingBoots{Boots: w.vault, kill: kill, applies: m.Ledger().Applies}
+			}
+			r, err := lifecycle.Up(ctx, d, w.nodes)
+			must(t, err)
+			if r[0].Err == nil || errors.Is(r[0].Err, lifecycle.ErrSuspect) {
+				t.Fatalf("the upgrade ended with %v", r[0].Err)
+			}
+			w.lab.Faults.Clear(0)
+			if c.restart {
+				w.lock(t, m)
+				if r := w.unlockNow(t, w.deps); r.Err != nil {
+					t.Fatal(r.Err)
+				}
+			}
+			w.deps.Compiler = &kernels{compiler{"second"}, "6.2"}
+			w.serving(t, w.up(t))
+			w.lock(t, m)
+			if r := w.unlockNow(t, w.deps); r.Err != nil {
+				t.Error(r.Err)
+			}
+		})
+	}
+}
+
+// dyingBoots is a vault in a process that is killed when it is about to record what an upgrade changed.
+type dyingBoots struct {
+	lifecycle.Boots
+	kill    context.CancelFunc
+	applies func() int
+}
+
+func (d *dyingBoots) UpdateUnlock(node string, change func(*vault.UnlockState) error) (vault.UnlockState, error) {
+	if d.applies() > 1 { // the first brought it up
+		d.kill()
+		return vault.UnlockState{}, errKilled
+	}
+	return d.Boots.UpdateUnlock(node, change)
+}
+
 // copyFolder is what another operator's checkout of the secrets is.
 func copyFolder(t testing.TB, from string) *vault.Vault {
 	t.Helper()

@@ -161,6 +161,9 @@ func (n *node) doubt(good *vault.GoodBoot, boot string, m spec.BootManifest) str
 		return "it took its key, and its boot is the one from before"
 	}
 	if changed := changes(good, m); changed != "" {
+		if good.Changing != "" {
+			changed += " (it restarted while a command of ours was changing it)"
+		}
 		return "what it boots from is not what was recorded: " + changed
 	}
 	return ""
@@ -203,8 +206,9 @@ func (n *node) manifest(ctx context.Context) (m spec.BootManifest, err error) {
 	return m, nil
 }
 
-// changedByUs brackets an act of ours that may change what the node boots from: the record is made anew behind it,
-// unless somebody else had changed it before.
+// changedByUs brackets an act of ours that may change what the node boots from: the record is made anew behind it, also
+// when the act failed half-way, unless somebody else had changed it before. An act that was cut with its link is known
+// by the mark it leaves, as long as the node has not restarted: what happened to a disk while it was off is nobody's word.
 func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (changed bool, err error)) error {
 	if n.Boots == nil || seen.Facts == nil || !runsSealed(seen.Stage) {
 		_, err := act()
@@ -220,7 +224,7 @@ func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (ch
 			return err
 		}
 		changed := changes(known.Good, m)
-		believed := changed == ""
+		believed := changed == "" || known.Good.Changing == seen.Facts.BootID
 		if !believed {
 			if believed, err = n.vouched(ctx, known.Good, seen.Facts.BootID, m); err != nil {
 				return err
@@ -230,10 +234,32 @@ func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (ch
 			return n.suspect(ctx, seen, m, "what it boots from changed while it ran: "+changed)
 		}
 	}
-	if changed, err := act(); err != nil || !changed || known.Good == nil {
+	if known.Good == nil {
+		_, err := act()
 		return err
 	}
-	return n.recordBoot(ctx, seen)
+	if err := n.mark(seen, seen.Facts.BootID); err != nil {
+		return err
+	}
+	changed, err := act()
+	switch {
+	case ctx.Err() != nil: // the mark stays
+		return err
+	case err == nil && !changed && known.Good.Changing == "":
+		return n.mark(seen, "")
+	}
+	return errors.Join(err, n.recordBoot(ctx, seen))
+}
+
+// mark says in which boot what the node boots from is being changed; "" when it is not.
+func (n *node) mark(seen Observation, boot string) error {
+	_, err := n.Boots.UpdateUnlock(n.name, func(s *vault.UnlockState) error {
+		if s.Good != nil && s.Good.Install == seen.state.InstallRun {
+			s.Good.Changing = boot
+		}
+		return nil
+	})
+	return err
 }
 
 // recordBoot takes what the node would boot from now for good.
@@ -244,7 +270,7 @@ func (n *node) recordBoot(ctx context.Context, seen Observation) error {
 	}
 	known, err := n.Boots.UpdateUnlock(n.name, func(s *vault.UnlockState) error {
 		if s.Good != nil && s.Good.Install == seen.state.InstallRun {
-			s.Good.Manifest, s.Good.Files = m.Digest, byPath(m)
+			s.Good.Manifest, s.Good.Files, s.Good.Changing = m.Digest, byPath(m), ""
 		}
 		return nil
 	})
