@@ -103,7 +103,7 @@ func (n *node) rejoin(ctx context.Context, s provider.Server) error {
 	patience, cancel := context.WithTimeoutCause(ctx, n.Pace.Of(rescuePatience), ErrNoAnswer)
 	defer cancel()
 	for {
-		err := n.connect(patience, n.sshAddr(s), remote.Pinned(n.rescueKey), n.rescueID)
+		err := n.connectWhile(ctx, patience, n.sshAddr(s), remote.Pinned(n.rescueKey), n.rescueID)
 		var wrong *remote.HostKeyError
 		if err == nil || errors.As(err, &wrong) {
 			return err

@@ -77,12 +77,12 @@ func (n *node) awaitRescue(ctx context.Context, s provider.Server, rescue provid
 	if rescue.Origin != provider.FirstUse {
 		trust = remote.PinnedByFingerprint(rescue.Fingerprints...)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, n.patience(rescuePatience), ErrNoAnswer)
+	patience, cancel := context.WithTimeoutCause(ctx, n.patience(rescuePatience), ErrNoAnswer)
 	defer cancel()
 	n.waiting("rescue to answer on %s", n.sshAddr(s))
 	disk, first := 0, time.Time{}
 	for {
-		err := n.tryRescue(ctx, s, trust)
+		err := n.tryRescue(ctx, patience, s, trust)
 		var wrong *remote.HostKeyError
 		switch {
 		case err == nil:
@@ -99,7 +99,7 @@ func (n *node) awaitRescue(ctx context.Context, s provider.Server, rescue provid
 		default:
 			disk = 0
 		}
-		if perr := n.pause(ctx); perr != nil {
+		if perr := n.pause(patience); perr != nil {
 			return fmt.Errorf("rescue did not come up: %w (last: %w)", perr, err)
 		}
 	}
@@ -129,8 +129,8 @@ func (n *node) asking() func(context.Context) error {
 }
 
 // tryRescue logs in once and asks whether it is rescue.
-func (n *node) tryRescue(ctx context.Context, s provider.Server, trust remote.Trust) error {
-	err := n.connect(ctx, n.sshAddr(s), trust, n.rescueID)
+func (n *node) tryRescue(ctx, patience context.Context, s provider.Server, trust remote.Trust) error {
+	err := n.connectWhile(ctx, patience, n.sshAddr(s), trust, n.rescueID)
 	var auth *remote.AuthError
 	if errors.As(err, &auth) {
 		return fmt.Errorf("%w, or the restart had no effect: %s refuses the fleet's key", ErrDiskBooted, auth.Addr)

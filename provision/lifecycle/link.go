@@ -28,17 +28,21 @@ const (
 
 // connect logs in on port 22 and starts the exchange; an older link is dropped.
 func (n *node) connect(ctx context.Context, addr string, trust remote.Trust, id ssh.Signer) error {
+	return n.connectWhile(ctx, ctx, addr, trust, id)
+}
+
+// connectWhile bounds by patience only what depends on the machine: whether it answers. Shipping the agent depends on our
+// uplink, which hundreds of machines may share, and must not make a machine that answers look dead.
+func (n *node) connectWhile(ctx, patience context.Context, addr string, trust remote.Trust, id ssh.Signer) error {
 	n.drop()
-	c, err := remote.Connect(ctx, n.Dial, remote.Target{
+	c, err := remote.Connect(patience, n.Dial, remote.Target{
 		Addr: addr, Trust: trust, Auth: id, Timeout: n.Pace.Of(connectTimeout),
 		Keepalive: remote.Keepalive{Every: 10 * time.Second, DeadAfter: n.Pace.Of(30 * time.Second)},
 	})
 	if err != nil {
 		return err
 	}
-	starting, cancel := context.WithTimeout(ctx, n.Pace.Of(2*time.Minute)) // the agent is about 10 MB
-	defer cancel()
-	x, err := c.Exchange(starting, n.Agent, n.hear)
+	x, err := n.startAgent(ctx, c)
 	if err != nil {
 		c.Close()
 		return err
@@ -46,6 +50,19 @@ func (n *node) connect(ctx context.Context, addr string, trust remote.Trust, id 
 	n.link = &link{conn: c, x: x}
 	n.pass.arrive(n.want.Node, c, addr)
 	return nil
+}
+
+// startAgent gives up once nothing moves, however long the whole takes.
+func (n *node) startAgent(ctx context.Context, c *remote.Conn) (*remote.Exchange, error) {
+	still := max(20*time.Second, n.Pace.Of(time.Minute))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(still, func() { cancel(fmt.Errorf("nothing moved for %s", still)) })
+	defer stalled.Stop()
+	return c.Exchange(ctx, n.Agent, func(e spec.Event) {
+		stalled.Reset(still)
+		n.hear(e)
+	})
 }
 
 // drop forgets the connection, as before a restart.
