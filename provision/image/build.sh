@@ -79,6 +79,7 @@ install -m 644 "$FILES/initramfs/shares.sh" "$root/usr/lib/fleet/initramfs/share
 install -m 644 "$FILES/initramfs/modules" "$root/usr/lib/fleet/initramfs/modules"
 install -m 755 "$FILES/initramfs/fleet-door" "$root/usr/lib/fleet/initramfs/fleet-door"
 install -m 755 "$FILES/initramfs/fleet-unlock" "$root/etc/initramfs-tools/scripts/init-premount/fleet-unlock"
+install -m 755 "$FILES/initramfs/fleet-mirror" "$root/etc/initramfs-tools/scripts/local-top/fleet-mirror"
 install -m 755 "$FILES/initramfs/hook" "$root/etc/initramfs-tools/hooks/fleet"
 printf 'DROPBEAR_SHUTDOWN_TIMEOUT=5\n' >"$root/etc/dropbear/initramfs/dropbear.conf"
 cat >"$root/etc/fstab" <<'X'
@@ -103,7 +104,7 @@ in_root update-initramfs -c -k "$version"
 in_root /usr/lib/fleet/grub-cfg
 in_root sh -c "lsinitramfs /boot/initrd.img-$version" >"$WORK/initramfs.list"
 has() { grep -q "$1" "$WORK/initramfs.list" || { echo "the initramfs lacks $1" >&2; exit 1; }; }
-for need in scripts/init-premount/fleet-unlock bin/fleet-door bin/busybox etc/fleet/net.sh sbin/dropbear cryptroot/crypttab bin/cryptroot-unlock sbin/mdadm; do
+for need in scripts/init-premount/fleet-unlock scripts/local-top/fleet-mirror bin/fleet-door bin/busybox etc/fleet/net.sh sbin/dropbear cryptroot/crypttab bin/cryptroot-unlock sbin/mdadm; do
 	has "$need"
 done
 for module in nvme virtio_blk virtio_net dm-crypt xts raid1 ext4; do
