@@ -103,7 +103,8 @@ func (w *Watcher) remember() {
 	// Not synced: after a power cut of this node it may be some seconds old, or gone, which holds a share back and does no
 	// more.
 	tmp := filepath.Join(filepath.Dir(w.d.Memory), "."+filepath.Base(w.d.Memory)+".new")
-	if err := os.WriteFile(tmp, data, 0o600); err == nil {
+	err = os.WriteFile(tmp, data, 0o600)
+	if err == nil {
 		err = os.Rename(tmp, w.d.Memory)
 	}
 	if err != nil {

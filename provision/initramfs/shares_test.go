@@ -144,7 +144,7 @@ func TestWhatIsNotTheShareIsNamedAndBurnsNothing(t *testing.T) {
 // TestAnythingSentAsAShare: whatever bytes come, nothing is tried on the disk and the script ends by itself.
 func TestAnythingSentAsAShare(t *testing.T) {
 	w := newWard(t, 2, "a-1", "b-1")
-	w.mustKeep(1-1, 2)
+	w.mustKeep(0, 2)
 	r := rand.New(rand.NewPCG(7, 7))
 	for i := range 40 {
 		raw := []byte(w.line(1))
