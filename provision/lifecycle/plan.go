@@ -240,5 +240,10 @@ func convergeText(seen Observation) string {
 	case len(seen.Changes) == 1:
 		return "change " + seen.Changes[0]
 	}
-	return fmt.Sprintf("make %d changes: %s", len(seen.Changes), strings.Join(seen.Changes, "; "))
+	const named = 4 // the plan lists every one of them below
+	list := strings.Join(seen.Changes[:min(named, len(seen.Changes))], "; ")
+	if len(seen.Changes) > named {
+		list += "; …"
+	}
+	return fmt.Sprintf("make %d changes: %s", len(seen.Changes), list)
 }
