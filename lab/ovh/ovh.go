@@ -191,6 +191,13 @@ func (o *OVH) Servers() []machine.Info {
 	return out
 }
 
+// Orders is how many orders are in the books, paid and delivered or not.
+func (o *OVH) Orders() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.state.Shop.Orders)
+}
+
 // SetSkew puts the provider's clock ahead by d; negative is behind.
 func (o *OVH) SetSkew(d time.Duration) {
 	o.mu.Lock()

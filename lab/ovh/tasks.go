@@ -243,6 +243,18 @@ func (o *OVH) resume() {
 	}
 }
 
+// Unstick lets the provider's staff cancel the tasks that never end.
+func (o *OVH) Unstick() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, t := range o.state.Tasks {
+		if t.Stuck && !t.ended() {
+			now := o.clock()
+			t.Stuck, t.Status, t.Last, t.Done = false, "cancelled", now, &now
+		}
+	}
+}
+
 // effect does to the machine what the task is about. It can be repeated: a restarted lab does so.
 func (o *OVH) effect(ctx context.Context, t *task) error {
 	o.mu.Lock()

@@ -236,6 +236,13 @@ func (r *Robot) Servers() []machine.Info {
 	return out
 }
 
+// Orders is how many orders are in the books, delivered or not.
+func (r *Robot) Orders() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.state.Transactions)
+}
+
 // Delete removes every machine and everything known of the account. For taking the lab down.
 func (r *Robot) Delete(ctx context.Context) error {
 	r.Close()
