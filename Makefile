@@ -69,7 +69,14 @@ e2e: build tools ## real machines: the demo's path with its figures, faults, pow
 	@echo "machine tests; the lab says below whether it emulates"
 	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 15m ./lab/netns/... ./examples/comments/...
 	$(SUDO) env "PATH=$$PWD/bin:$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 70m -v \
-	  -run '$(or $(RUN),TestMachines|TestCLI|TestStack)' -skip '$(if $(RUN),^$$,TestCLIKilledAfresh)' ./lab/e2e
+	  -run '$(or $(RUN),TestMachines$$|TestCLI|TestStack)' -skip '$(if $(RUN),^$$,TestCLIKilledAfresh)' ./lab/e2e
+
+.PHONY: nightly
+nightly: build tools ## what CI has no time for: a mixed PoP of three providers, bare-metal machines, a fresh fleet per kill (root, hours)
+	@scripts/prerequisites tests
+	$(SUDO) env "PATH=$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 60m -v ./lab/qemu/...
+	$(SUDO) env "PATH=$$PWD/bin:$$PATH" HOME=$$HOME $(GO) test -tags e2e -count=1 -timeout 180m -v \
+	  -run 'TestMachinesMixed|TestCLIKilledAfresh' ./lab/e2e
 
 .PHONY: demo
 demo: prerequisites build tools ## a lab on this machine and a PoP of two nodes in it, from nothing to serving

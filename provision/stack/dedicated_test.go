@@ -19,7 +19,7 @@ import (
 type racks struct {
 	provider.Provider
 	mu      sync.Mutex
-	mute    bool // refuses reverse names
+	mute    bool                       // refuses reverse names
 	servers map[string]provider.Server // by node
 	taken   []string
 	let     []string
