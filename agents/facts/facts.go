@@ -59,6 +59,8 @@ func (h Host) Gather(_ context.Context) (spec.Facts, error) {
 		UnixMilli: time.Now().UnixMilli(),
 		RootLUKS:  h.RootLUKS() == nil,
 		Release:   h.release(),
+		// Left by the door of the initramfs, whose /run goes on as the system's.
+		SpentShares: h.number("run/fleet-door/spent"),
 	}
 	if n, err := h.Network(); err == nil {
 		f.Network = n
@@ -70,6 +72,15 @@ func (h Host) Gather(_ context.Context) (spec.Facts, error) {
 }
 
 func (h Host) path(p string) string { return filepath.Join("/", h.Root, p) }
+
+// number is what a file of one number says, 0 when there is none.
+func (h Host) number(p string) int {
+	n, err := strconv.Atoi(h.read(p))
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 func (h Host) read(p string) string {
 	b, err := os.ReadFile(h.path(p))

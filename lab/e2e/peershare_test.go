@@ -59,7 +59,7 @@ func (c *sharingCompiler) Compile(ctx context.Context, node string) (spec.Node, 
 func newSharing(t *testing.T, nodes int) (*world, *sharingCompiler, lifecycle.Peers) {
 	t.Helper()
 	w := newWorld(t, inprocess.Options{}, nodes)
-	w.deps.Boots, w.deps.Rotation = w.vault, w.vault
+	w.deps.Boots, w.deps.Rotation, w.deps.Spend = w.vault, w.vault, w.vault.SpendShares
 	c := &sharingCompiler{compiler{content: "first"}, w, t.TempDir()}
 	w.deps.Compiler = c
 	w.serving(t, w.up(t))
@@ -137,6 +137,18 @@ func TestAFleetSharesAndRebootsWithoutAController(t *testing.T) {
 	w.everybody(t, c)
 	w.rebootsAlone(t)
 	w.serving(t, w.up(t)) // boots are proven: what was put into the per-node parts is on record
+	// What the peers put together is exchanged, once, and the new shares open as the old ones did.
+	for _, r := range w.share(t, p) {
+		if r.Err != nil {
+			t.Fatalf("%s: %v\n%s", r.Node, r.Err, w.story(r.Node))
+		}
+	}
+	w.settled(t, 2)
+	w.serving(t, w.up(t))
+	if again := w.share(t, p); len(again) != 0 {
+		t.Errorf("exchanged again without a boot: %+v", again)
+	}
+	w.rebootsAlone(t)
 }
 
 // TestARemovedNodeIsSharedAround: the holders of its wards' shares change, the others' do not.

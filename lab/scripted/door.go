@@ -12,6 +12,7 @@ type door struct {
 	opened bool
 	wrong  time.Time
 	shares map[string]map[byte][]byte // by generation and index
+	spent  int                        // the generation that was put together
 }
 
 // WithoutDoor makes the machine's initramfs hand every connection to cryptroot-unlock, as Debian's own does.

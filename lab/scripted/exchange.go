@@ -171,6 +171,7 @@ func (m *Machine) facts(bt *boot, link string) facts {
 	switch link {
 	case "system":
 		f.Hostname, f.Node, f.Sealed, f.RootLUKS, f.Release = d.Node, d.Node, d.Sealed, true, d.Release
+		f.Spent = bt.door.spent
 	case "factory":
 		f.Hostname = m.cfg.Label
 	}

@@ -169,6 +169,9 @@ func (m *Machine) share(bt *boot, peer, line string) (key []byte, words string, 
 	if hex.EncodeToString(sum[:]) != digest || !on.opens([]byte(joined)) {
 		return refuse("dead shares", "generation "+f[3]+" opens no key slot")
 	}
+	if _, err := fmt.Sscan(f[3], &bt.door.spent); err != nil {
+		return refuse("dead shares", "the commitments are not understood")
+	}
 	return []byte(joined), "", 0, ""
 }
 

@@ -130,6 +130,7 @@ type facts struct {
 	UnixMilli int64      `json:"unix_milli"`
 	RootLUKS  bool       `json:"root_luks"`
 	Release   string     `json:"release,omitempty"`
+	Spent     int        `json:"spent_shares,omitempty"`
 }
 
 type sealSpec struct {

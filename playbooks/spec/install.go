@@ -79,6 +79,8 @@ type Facts struct {
 	// RootLUKS is true when / is on an opened LUKS2 device (checked through /sys and cryptsetup status, not config).
 	RootLUKS bool   `json:"root_luks"`
 	Release  string `json:"release,omitempty"`
+	// SpentShares is the generation of peers' shares that this boot was opened with; 0: another key opened it.
+	SpentShares int `json:"spent_shares,omitempty"`
 }
 
 // Seal gives a freshly installed node its lasting secrets, over the link pinned to its system host key. It is

@@ -90,6 +90,9 @@ func TestEnoughPeersOpen(t *testing.T) {
 		if tested, _ := os.ReadFile(filepath.Join(w.root, "tested")); strings.Contains(string(tested), w.set.Key) {
 			t.Error("the key is among cryptsetup's arguments")
 		}
+		if spent, err := os.ReadFile(filepath.Join(w.root, "run/fleet-door/spent")); err != nil || string(spent) != "7\n" {
+			t.Errorf("the generation that was used: %q, %v", spent, err)
+		}
 		if words, code := w.push(peers[0], w.line(0)); code != 0 || !strings.Contains(words, "has been opened") || w.count("tries") != 1 {
 			t.Errorf("one that comes late: exit %d: %s", code, words)
 		}
@@ -202,6 +205,9 @@ func TestSharesOfASlotThatIsGone(t *testing.T) {
 	}
 	if words, code := w.knock(strings.NewReader(rightKey)); code != 0 {
 		t.Errorf("the machine key, at once: exit %d: %s", code, words)
+	}
+	if _, err := os.Stat(filepath.Join(w.root, "run/fleet-door/spent")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a generation is said to be spent: %v", err)
 	}
 }
 

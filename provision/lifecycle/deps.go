@@ -106,6 +106,9 @@ type Deps struct {
 	Boots Boots
 	// Rotation exchanges the machine key after every proven boot; nil: it stays.
 	Rotation Rotation
+	// Spend is told which generation of a node's peers' shares opened it: [SharePeers] replaces it. nil: it stays.
+	// (*vault.Vault).SpendShares does it.
+	Spend func(node string, generation int) (vault.ShareState, error)
 	// Audit hears what became of keys and boots; nil: nobody does. It is called from a node's own goroutine.
 	Audit func(ctx context.Context, node, verdict, why string, evidence any)
 	// Serving proves from outside that a converged node serves; nil: healthy control sockets are enough.

@@ -197,6 +197,16 @@ func (s *sharing) onEach(ctx context.Context, act func(context.Context, *node) e
 	return err
 }
 
+// spend says that the peers' key was put together in this boot's initramfs: it was outside of the operator's hands, as
+// the machine key is at every unlock, and is exchanged likewise.
+func (n *node) spend(seen Observation) error {
+	if n.Spend == nil || seen.Facts.SpentShares == 0 {
+		return nil
+	}
+	_, err := n.Spend(n.name, seen.Facts.SpentShares)
+	return err
+}
+
 // unsuspected refuses a node that is not believed: it gets no key.
 func (n *node) unsuspected(seen Observation) error {
 	if n.Boots == nil {

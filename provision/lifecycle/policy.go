@@ -73,6 +73,9 @@ func (n *node) believe(ctx context.Context, seen Observation) error {
 			return err
 		}
 	}
+	if err := n.spend(seen); err != nil {
+		return err
+	}
 	due, err := n.rotationDue(known.Good, seen.Facts.BootID)
 	if err != nil || !due {
 		return err
