@@ -51,7 +51,7 @@ func (d *Driver) awaitOne(ctx context.Context, op string, a *hcloud.Action) erro
 	if err == nil {
 		return nil
 	}
-	if kind, hint := kindOf(err); kind != nil {
+	if hint, kind := kindOf(err); kind != nil {
 		return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
 	}
 	return &Error{Op: op, Kind: provider.ErrActionFailed, Err: err}

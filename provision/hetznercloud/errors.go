@@ -29,29 +29,29 @@ func explain(op string, err error) error {
 	if errors.As(err, &ours) {
 		return err
 	}
-	kind, hint := kindOf(err)
+	hint, kind := kindOf(err)
 	return &Error{Op: op, Kind: kind, Hint: hint, Err: err}
 }
 
-func kindOf(err error) (kind error, hint string) {
+func kindOf(err error) (hint string, kind error) {
 	switch code := codeOf(err); code {
 	case hcloud.ErrorCodeUnauthorized:
-		return provider.ErrUnauthorized, tokenHint
+		return tokenHint, provider.ErrUnauthorized
 	case hcloud.ErrorCodeForbidden:
-		return provider.ErrUnauthorized, "the token may only read; " + tokenHint
+		return "the token may only read; " + tokenHint, provider.ErrUnauthorized
 	case hcloud.ErrorCodeResourceUnavailable, hcloud.ErrorCodePlacementError:
-		return provider.ErrUnavailable, "this can last for weeks: choose another server_type or location in the fleet file"
+		return "this can last for weeks: choose another server_type or location in the fleet file", provider.ErrUnavailable
 	case hcloud.ErrorCodeResourceLimitExceeded:
-		return nil, "the project's limit is reached: ask Hetzner to raise it or delete what is not used"
+		return "the project's limit is reached: ask Hetzner to raise it or delete what is not used", nil
 	case hcloud.ErrorCodeNotFound:
-		return provider.ErrNotFound, ""
+		return "", provider.ErrNotFound
 	case hcloud.ErrorCodeProtected:
-		return provider.ErrProtected, "lift the protection in the provider's console first"
+		return "lift the protection in the provider's console first", provider.ErrProtected
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return provider.ErrTimeout, ""
+		return "", provider.ErrTimeout
 	}
-	return nil, ""
+	return "", nil
 }
 
 // codeOf is the API's or an action's error code, or "".
