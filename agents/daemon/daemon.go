@@ -49,7 +49,7 @@ func Run(ctx context.Context, c Config, d Deps) error {
 		return err
 	}
 	a := &agent{cfg: c, log: d.Log, collector: collector, spool: store, interval: time.Duration(c.Interval)}
-	a.peers = newPeers(c, d.Root, d.Log)
+	a.peers = newPeers(c, d.Root, d.Log, a.controlled)
 	a.seq = max(a.lastSeq(), uint64(collector.Uptime().Seconds()))
 	for _, address := range c.Controllers {
 		a.links = append(a.links, newLink(address, c.Fleet, id, store, d.Log, d.Pace.orDefault()))

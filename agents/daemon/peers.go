@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"popfleet/agents/collect"
@@ -16,9 +17,14 @@ import (
 
 // newPeers watches the nodes that this one holds a share of a key for. Without any in their file it does nothing; one
 // that starts while others are locked finds them.
-func newPeers(c Config, root string, log *slog.Logger) *peerunlock.Watcher {
-	return peerunlock.New(peerunlock.Deps{Log: log, Alive: mesh{c.Services},
+func newPeers(c Config, root string, log *slog.Logger, controlled func() bool) *peerunlock.Watcher {
+	return peerunlock.New(peerunlock.Deps{Log: log, Alive: mesh{c.Services}, Controlled: controlled,
 		File: filepath.Join("/", root, peerunlock.File), Memory: filepath.Join(c.Spool, "wards.json")})
+}
+
+// controlled says whether any controller took this node's newest reports.
+func (a *agent) controlled() bool {
+	return slices.ContainsFunc(a.links, func(l *link) bool { return l.status().Connected })
 }
 
 // mesh hears who lives from this node's transport: its heartbeats come over mTLS, from every node of the fleet

@@ -86,6 +86,7 @@ type world struct {
 	code   uint32
 	got    []string
 	dials  int
+	hears  bool // a controller does
 }
 
 func newWorld(t *testing.T) *world {
@@ -95,7 +96,7 @@ func newWorld(t *testing.T) *world {
 	w.login, w.key = newKey(t)
 	w.lets = w.login.PublicKey()
 	w.newShare(1)
-	w.watcher = New(Deps{Alive: w, Dial: w, File: w.file(), Memory: filepath.Join(filepath.Dir(w.file()), "seen.json")})
+	w.watcher = New(Deps{Controlled: w.controlled, Alive: w, Dial: w, File: w.file(), Memory: filepath.Join(filepath.Dir(w.file()), "seen.json")})
 	return w
 }
 
@@ -126,6 +127,12 @@ func (w *world) write() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) controlled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hears
 }
 
 func (w *world) Heard(context.Context) (map[string]time.Duration, error) {
@@ -286,6 +293,19 @@ func TestALockedWardGetsTheShare(t *testing.T) {
 		w.now(time.Minute, w.locked)
 		if w.sent() == n || w.holds() != "" {
 			t.Errorf("the second outage: nothing sent, %s", w.holds())
+		}
+	})
+}
+
+func TestAControllerThatIsThereDecides(t *testing.T) {
+	played(t, func(t *testing.T, w *world) {
+		w.now(2*time.Minute, func() { w.locked(); w.hears = true })
+		if w.sent() != 0 || !strings.Contains(w.holds(), "a controller hears this node") {
+			t.Errorf("sent %d times: %q", w.sent(), w.holds())
+		}
+		w.now(time.Minute, func() { w.hears = false })
+		if w.sent() == 0 {
+			t.Errorf("the controller is gone: %q", w.holds())
 		}
 	})
 }

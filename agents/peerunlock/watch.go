@@ -28,6 +28,9 @@ type Deps struct {
 	File   string        // of the wards; read again whenever it changes
 	Memory string        // file to keep over a restart what was seen; "": none
 	Every  time.Duration // between looks; default 10s
+	// Controlled says whether a controller hears this node now: then it decides about the wards, by rules that ask the
+	// provider too, and this node's shares stay. nil: there is none.
+	Controlled func() bool
 }
 
 // Status is what a peer knows of one ward, for people.
@@ -126,6 +129,7 @@ func (w *Watcher) due(ctx context.Context) (due []Ward) {
 		w.d.Log.Warn("who is alive can't be heard", "error", err)
 	}
 	now := time.Now()
+	controlled := w.d.Controlled != nil && w.d.Controlled()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, ward := range wards {
@@ -138,6 +142,9 @@ func (w *Watcher) due(ctx context.Context) (due []Ward) {
 			}
 		}
 		push, why := w.d.Rules.decide(now, *m)
+		if push && controlled {
+			push, why = false, "a controller hears this node: it decides"
+		}
 		s := w.status[ward.Node]
 		s.Ward, s.Alive, s.Holds = ward.Node, m.Alive, why
 		w.status[ward.Node] = s
