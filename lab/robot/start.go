@@ -13,6 +13,7 @@ type start struct {
 	rescue   *activation // what the boot uses up, nil for the disk
 	delivery *delivery
 	names    []string
+	wake     chan struct{} // of this start: another act of power makes a new one
 }
 
 // nextBoot is asked by a machine that starts, and holds it for as long as firmware and network boot take. A start that is
@@ -97,7 +98,7 @@ func (r *Robot) decide(n int, wake chan struct{}) (start, bool) {
 	if s == nil || s.wake != wake {
 		return start{}, false
 	}
-	st := start{names: s.names(), boot: machine.Boot{AuthorizedKeys: s.hw.Keys}}
+	st := start{names: s.names(), wake: wake, boot: machine.Boot{AuthorizedKeys: s.hw.Keys}}
 	switch {
 	case s.Delivery != nil: // stays until it is published
 		st.delivery = s.Delivery
@@ -120,8 +121,8 @@ func (r *Robot) publish(n int, st start, told []publicKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state.Servers[n]
-	if s == nil {
-		return
+	if s == nil || s.wake != st.wake {
+		return // what was overtaken tells nothing
 	}
 	if st.delivery != nil {
 		r.delivered(s, st.delivery, told)
