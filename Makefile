@@ -59,6 +59,10 @@ race: ## the tests under the race detector (needs a C compiler)
 fuzz: ## every fuzzer for FUZZTIME (20s)
 	@scripts/fuzz $(FUZZTIME)
 
+.PHONY: matrix
+matrix: ## the whole fault matrix on scripted machines: calls, lives, orders (about ten minutes; `make test` runs a slice)
+	POPFLEET_MATRIX=full $(GO) test -count=1 -timeout 40m -v -run 'TestConformanceUnderFaults|Matrix$$' ./lab/e2e | grep -v '=== RUN\|--- PASS'
+
 .PHONY: bench
 bench: ## figures beside their bars
 	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./lab/e2e ./transport/... ./dns/...

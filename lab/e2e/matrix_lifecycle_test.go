@@ -32,18 +32,19 @@ type life struct {
 	dir   string
 	node  lifecycle.Node
 	agent remote.Agent
+	liar  *liar
 	told  strings.Builder // what a person saw; written by one run at a time
 }
 
 func newLife(t *testing.T, name string) *life {
 	t.Helper()
-	l := &life{stand: &stand{name: name}, dir: filepath.Join(t.TempDir(), "secrets"), agent: tempAgent(t)}
+	l := &life{stand: &stand{name: name}, dir: filepath.Join(t.TempDir(), "secrets"), agent: tempAgent(t), liar: &liar{}}
 	v, err := vault.Create(l.dir, inventory.SecretText(passphrase), vault.Options{Fleet: "demo", WorkFactor: 10})
 	must(t, err)
 	key, err := v.FleetKey()
 	must(t, err)
 	l.key.Public = key.Public
-	l.start(t, inprocess.Options{Timing: quick})
+	l.start(t, inprocess.Options{Timing: quick, Wrap: l.liar.wrap, WrapRobot: l.liar.wrap, WrapOVH: l.liar.wrap})
 	l.node = lifecycle.Node{Name: "fsn-1", PoP: "fsn", Machine: inventory.Machine{Provider: name, Server: l.wanted.Server}}
 	if l.wanted.Server == "" {
 		l.node.Machine.ServerType, l.node.Machine.Location = "cx23", "fsn1"
@@ -61,6 +62,8 @@ func (l *life) run(t *testing.T, p *probe) lifecycle.Result {
 	p.kill = cancel
 	l.lab.Faults.SetWatch(p.watch)
 	defer l.lab.Faults.SetWatch(nil)
+	l.liar.watch(p)
+	defer l.liar.watch(nil)
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	v, err := vault.Open(l.dir, inventory.SecretText(passphrase))

@@ -268,7 +268,7 @@ func class(kind string) string {
 	for name, kinds := range map[string]string{
 		"hangs":       "hang silent half-open boot-hangs rescue-never task-stuck op-hangs",
 		"late":        "late slow rescue-slow host-key-late task-missing",
-		"lies":        "rescue-ignored reset-ignored action-error action-missing task-error task-zero disks-swapped disk-missing foreign-activity impostor wrong-node invisible intervention op-lies reset-type-absent no-ipv4 clock-skew",
+		"lies":        "stale swallowed rescue-ignored reset-ignored action-error action-missing task-error task-zero disks-swapped disk-missing foreign-activity impostor wrong-node invisible intervention op-lies reset-type-absent no-ipv4 clock-skew",
 		"reply lost":  "reply-lost cut unlock-cut op-cut op-lost",
 		"tool killed": "killed killed-after killed-answered",
 	} {
