@@ -48,6 +48,7 @@ type plan struct {
 	objects   stack.Changes
 	proposals []lifecycle.Proposal
 	scope     inventory.Fleet // the part of the fleet that the provider's objects are of
+	shares    []string        // nodes whose peers are to hold other shares; only of a run about the whole fleet
 }
 
 // plan looks at everything side by side and touches nothing.
@@ -73,7 +74,11 @@ func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
 	if stackErr != nil {
 		return plan{}, fmt.Errorf("look at the provider's objects: %w", stackErr)
 	}
-	return p, nodeErr
+	if nodeErr != nil || len(pops) > 0 {
+		return p, nodeErr
+	}
+	p.shares, err = s.pendingShares(nodes)
+	return p, err
 }
 
 func (s *session) previewObjects(ctx context.Context, scope inventory.Fleet) (stack.Changes, error) {
@@ -106,7 +111,7 @@ func (s *session) propose(ctx context.Context, nodes []lifecycle.Node, addresses
 }
 
 func (p plan) empty() bool {
-	return len(p.objects) == 0 && !slices.ContainsFunc(p.proposals, func(n lifecycle.Proposal) bool { return len(n.Plan) > 0 })
+	return len(p.objects) == 0 && len(p.shares) == 0 && !slices.ContainsFunc(p.proposals, func(n lifecycle.Proposal) bool { return len(n.Plan) > 0 })
 }
 
 // erases says that some disk will be installed, so that the image is needed.
@@ -153,7 +158,7 @@ func (p plan) err() error {
 }
 
 func (p plan) print(out *printer) {
-	out.event("plan", "", map[string]any{"objects": p.objects, "nodes": p.forMachines()})
+	out.event("plan", "", map[string]any{"objects": p.objects, "nodes": p.forMachines(), "shares": p.shares})
 	if p.empty() && p.err() == nil {
 		out.data("no changes: %d node(s) as the fleet file says\n", len(p.proposals))
 		return
@@ -166,6 +171,9 @@ func (p plan) print(out *printer) {
 	}
 	for _, n := range p.proposals {
 		p.printNode(out, n)
+	}
+	for _, node := range p.shares {
+		out.data("%s  its peers get other shares of the key that opens it without a controller\n", out.paint(bold, node))
 	}
 	out.data("%s\n", p.summary())
 }

@@ -192,6 +192,7 @@ func (s *session) deps(progress func(lifecycle.Event)) (lifecycle.Deps, error) {
 		Provider: s.provider, Keys: s.vault, Memory: s.vault, Journal: s.journal,
 		Image: s.image, Agent: agent, Dial: d, Pace: s.pace, Log: s.log, Progress: progress,
 		Poll:    min(longestPoll, s.pace.Of(longestPoll)),
+		Spend:   s.vault.SpendShares,
 		Serving: s.servingProbe(d), Lease: controller.NodeLease(s.app.path(".fleet"), "fleet "+s.verb),
 	}
 	s.guard(&deps)

@@ -105,6 +105,11 @@ func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 		}
 	}
 	results, err := s.bringUp(ctx, ready, addresses, show)
+	if err == nil && len(pops) == 0 {
+		var shared []lifecycle.Result
+		shared, err = s.sharePeers(ctx, nodes, addresses, show)
+		results = withShared(results, shared)
+	}
 	show.stop()
 	if err != nil {
 		return err

@@ -30,10 +30,7 @@ const defaultHolders = 5
 // reached, keeps what it has, and the next run goes on. The results are those of the nodes that there was something to do
 // on; what failed is theirs.
 func SharePeers(ctx context.Context, d Deps, nodes []Node, p Peers) ([]Result, error) {
-	s := &sharing{d: d, p: p, nodes: nodes, left: map[string]bool{}, touched: map[string]bool{}, results: map[string]Result{}}
-	if s.p.Most <= 0 {
-		s.p.Most = defaultHolders
-	}
+	s := newSharing(d, nodes, p)
 	if err := s.look(); err != nil || len(s.left) == 0 {
 		return nil, err
 	}
@@ -43,6 +40,43 @@ func SharePeers(ctx context.Context, d Deps, nodes []Node, p Peers) ([]Result, e
 		}
 	}
 	return s.all(), nil
+}
+
+// PendingShares are the nodes that [SharePeers] would have something to do on. It asks no machine and writes nothing, so a
+// plan can say it.
+func PendingShares(d Deps, nodes []Node, p Peers) ([]string, error) {
+	s := newSharing(d, nodes, p)
+	var pending []string
+	err := s.wanted(func(w reshare.Wish, have vault.ShareState) error {
+		if !shared(have, w) {
+			pending = append(pending, w.Node)
+		}
+		return nil
+	})
+	return pending, err
+}
+
+// shared says whether a node's peers hold what is wished, and nothing older is left.
+func shared(have vault.ShareState, w reshare.Wish) bool {
+	if have.Next != nil || have.Retiring {
+		return false
+	}
+	if have.Current == nil || w.Threshold == 0 {
+		return have.Current == nil && w.Threshold == 0
+	}
+	var holders []string
+	for _, h := range have.Current.Holders() {
+		holders = append(holders, h.Node)
+	}
+	return !have.Current.Spent && have.Current.Install == w.Install && have.Current.Threshold() == w.Threshold &&
+		slices.Equal(slices.Sorted(slices.Values(holders)), slices.Sorted(slices.Values(w.Peers)))
+}
+
+func newSharing(d Deps, nodes []Node, p Peers) *sharing {
+	if p.Most <= 0 {
+		p.Most = defaultHolders
+	}
+	return &sharing{d: d, p: p, nodes: nodes, left: map[string]bool{}, touched: map[string]bool{}, results: map[string]Result{}}
 }
 
 // sharing is one call of SharePeers.
@@ -59,6 +93,19 @@ type sharing struct {
 // look writes the wishes down and finds whom they change.
 func (s *sharing) look() error {
 	s.wishes = map[string]reshare.Wish{}
+	return s.wanted(func(w reshare.Wish, before vault.ShareState) error {
+		give, retire, err := reshare.Pending(s.p.Vault, w)
+		s.wishes[w.Node] = w
+		if give || retire {
+			s.left[w.Node] = true
+			s.touch(before)
+		}
+		return err
+	})
+}
+
+// wanted goes through what is wished of every node that runs for good, beside what it has.
+func (s *sharing) wanted(do func(reshare.Wish, vault.ShareState) error) error {
 	var fleet []shares.Candidate
 	installs := map[string]string{}
 	for _, n := range s.nodes {
@@ -76,15 +123,8 @@ func (s *sharing) look() error {
 		if err != nil {
 			return err
 		}
-		w := reshare.Wanted(c, installs[c.Node], fleet, s.p.Threshold, s.p.Most)
-		give, retire, err := reshare.Pending(s.p.Vault, w)
-		if err != nil {
+		if err := do(reshare.Wanted(c, installs[c.Node], fleet, s.p.Threshold, s.p.Most), before); err != nil {
 			return err
-		}
-		s.wishes[c.Node] = w
-		if give || retire {
-			s.left[c.Node] = true
-			s.touch(before)
 		}
 	}
 	return nil
