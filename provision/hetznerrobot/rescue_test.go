@@ -270,6 +270,33 @@ func TestKeysOfAGivenUpBootAreNotTaken(t *testing.T) {
 	})
 }
 
+// TestABootOfAnEarlierRunIsNotOurs: it shows itself right after we asked for a restart, when the machine has not come as
+// far as using up what we armed.
+func TestABootOfAnEarlierRunIsNotOurs(t *testing.T) {
+	in(t, func(t *testing.T, w world) {
+		b := w.boxes[321]
+		req := restart()
+		req.Ask = func(context.Context) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			b.last = &started{at: time.Now(), os: "linux", allowed: b.allowed, hosts: []string{strings.Repeat("E", 43)}, keysAt: time.Now()}
+			time.AfterFunc(25*time.Second, func() {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.restart(b)
+			})
+			return nil
+		}
+		r, err := w.d.EnterRescue(w.ctx, "321", req)
+		time.Sleep(5 * time.Minute) // on the test's own clock: whatever was under way has started
+		w.settle(b)
+		w.sure(t, r, err)
+		if b.presses != 0 {
+			t.Errorf("pressed %q", w.pressed())
+		}
+	})
+}
+
 func TestAKeyThatRobotNoLongerHasIsLookedForAgain(t *testing.T) {
 	in(t, func(t *testing.T, w world) {
 		r, err := w.d.EnterRescue(w.ctx, "321", restart())
