@@ -2,16 +2,11 @@ package hcloud
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"popfleet/lab/books"
 	"popfleet/lab/machine"
 )
 
@@ -74,40 +69,10 @@ func newState(path string) *state {
 
 func loadState(path string) (*state, error) {
 	st := newState(path)
-	if path == "" {
-		return st, nil
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return st, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(data, st); err != nil {
-		return nil, fmt.Errorf("lab state %s: %w (remove it to start over)", path, err)
-	}
-	return st, nil
+	return st, books.Load(path, st)
 }
 
-// save writes the file whole or not at all.
-func (st *state) save() error {
-	if st.path == "" {
-		return nil
-	}
-	data, err := json.Marshal(st)
-	if err != nil {
-		return fmt.Errorf("lab state: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(st.path), 0o700); err != nil {
-		return err
-	}
-	tmp := st.path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, st.path)
-}
+func (st *state) save() error { return books.Save(st.path, st) }
 
 func (st *state) nextID() int64 {
 	st.LastID++
