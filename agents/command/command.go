@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -127,14 +128,28 @@ func secretPipes(cmd *exec.Cmd, secrets [][]byte) (closeAll func(), err error) {
 	return closeAll, nil
 }
 
-// bounded keeps the first maxOutput bytes and swallows the rest, so a chatty program cannot fill the memory.
-type bounded struct{ bytes.Buffer }
+// bounded keeps the first maxOutput bytes and swallows the rest, so a chatty program cannot fill the memory. A program's
+// two outputs are copied side by side, so both may write to one. The buffer is not embedded: its ReadFrom would be found
+// by io.Copy and go past the bound and the lock.
+type bounded struct {
+	mu   sync.Mutex
+	kept []byte // guarded by mu
+}
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxOutput - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(len(p), room)])
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if room := maxOutput - len(b.kept); room > 0 {
+		b.kept = append(b.kept, p[:min(len(p), room)]...)
 	}
 	return len(p), nil
+}
+
+// Bytes is what was kept.
+func (b *bounded) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.kept
 }
 
 // tail is the last lines of a program's output, on one line.

@@ -54,7 +54,7 @@ func (m *Machine) bootstrapped(bt *boot, s *session, in *bufio.Reader, digest st
 	}
 	fmt.Fprintln(s, "NEED")
 	if err := receiveAgent(in, digest); err != nil {
-		m.b.opt.Log.Info("agent did not arrive whole", "machine", m.cfg.Label, "error", err)
+		m.b.opt.Log.Info("agent did not arrive whole", "machine", m.cfg.Load().Label, "error", err)
 		fmt.Fprintln(s, "BADDIGEST")
 		return false
 	}

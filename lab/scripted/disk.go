@@ -144,7 +144,7 @@ func boots(disks []*disk) stage {
 // wireDisk describes the i-th disk found.
 func (m *Machine) wireDisk(i int, d *disk) wireDisk {
 	w := wireDisk{Serial: d.Serial, Model: "Scripted NVMe", SizeBytes: d.SizeBytes, Path: fmt.Sprintf("/dev/nvme%dn1", i), Marker: d.Marker, Content: d.words()}
-	if m.cfg.DiskKind == "sata" {
+	if m.cfg.Load().DiskKind == "sata" {
 		sum := sha256.Sum256([]byte(d.Serial))
 		w.Model, w.Path, w.WWN = "Scripted SSD", fmt.Sprintf("/dev/sd%c", 'a'+i), "naa.5000c50"+hex.EncodeToString(sum[:])[:9]
 	}

@@ -165,7 +165,7 @@ func (m *Machine) facts(bt *boot, link string) facts {
 	defer m.mu.Unlock()
 	d := m.installed()
 	f := facts{
-		Rescue: link == "rescue", Hostname: cmp.Or(m.cfg.RescueName, "rescue"), BootID: bt.id, Firmware: m.cfg.Firmware, MemoryMB: m.cfg.MemoryMB,
+		Rescue: link == "rescue", Hostname: cmp.Or(m.cfg.Load().RescueName, "rescue"), BootID: bt.id, Firmware: m.cfg.Load().Firmware, MemoryMB: m.cfg.Load().MemoryMB,
 		Network: m.network(), UnixMilli: time.Now().UnixMilli(), Disks: m.wireDisks(),
 	}
 	switch link {
@@ -173,7 +173,7 @@ func (m *Machine) facts(bt *boot, link string) facts {
 		f.Hostname, f.Node, f.Sealed, f.RootLUKS, f.Release = d.Node, d.Node, d.Sealed, true, d.Release
 		f.Spent = bt.door.spent
 	case "factory":
-		f.Hostname = m.cfg.Label
+		f.Hostname = m.cfg.Load().Label
 	}
 	if wrong {
 		f.Node, f.Hostname = "other-9", "other-9"
@@ -182,16 +182,16 @@ func (m *Machine) facts(bt *boot, link string) facts {
 }
 
 func (m *Machine) network() network {
-	n := network{MAC: m.cfg.MAC.String(), Gateway4: m.cfg.Gateway4.String(), Gateway6: "fe80::1"}
-	if m.cfg.Address.IsValid() {
+	n := network{MAC: m.cfg.Load().MAC.String(), Gateway4: m.cfg.Load().Gateway4.String(), Gateway6: "fe80::1"}
+	if m.cfg.Load().Address.IsValid() {
 		bits := 32
-		if m.cfg.Net4.IsValid() {
-			bits = m.cfg.Net4.Bits()
+		if m.cfg.Load().Net4.IsValid() {
+			bits = m.cfg.Load().Net4.Bits()
 		}
-		n.Addresses = append(n.Addresses, netip.PrefixFrom(m.cfg.Address, bits).String())
+		n.Addresses = append(n.Addresses, netip.PrefixFrom(m.cfg.Load().Address, bits).String())
 	}
-	if m.cfg.Prefix6.IsValid() {
-		n.Addresses = append(n.Addresses, m.cfg.Prefix6.Addr().Next().String()+"/64")
+	if m.cfg.Load().Prefix6.IsValid() {
+		n.Addresses = append(n.Addresses, m.cfg.Load().Prefix6.Addr().Next().String()+"/64")
 	}
 	return n
 }

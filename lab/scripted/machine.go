@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,7 +41,7 @@ type Machine struct {
 	ledger *Ledger
 
 	mu      sync.Mutex
-	cfg     machine.Config
+	cfg     atomic.Pointer[machine.Config]
 	disks   []*disk // survive a power cut
 	deleted bool
 	plain   bool  // no door before cryptroot-unlock
@@ -66,7 +67,8 @@ type boot struct {
 }
 
 func newMachine(b *Backend, c machine.Config) *Machine {
-	m := &Machine{b: b, cfg: c, ledger: &Ledger{}, ports: map[uint16]func(net.Conn){}}
+	m := &Machine{b: b, ledger: &Ledger{}, ports: map[uint16]func(net.Conn){}}
+	m.cfg.Store(&c)
 	for i := range max(1, c.Disks) {
 		m.disks = append(m.disks, &disk{Serial: fmt.Sprintf("LAB%s%d", c.Name, i), SizeBytes: int64(c.DiskGB) << 30, holds: &content{}})
 	}
@@ -74,16 +76,14 @@ func newMachine(b *Backend, c machine.Config) *Machine {
 }
 
 func (m *Machine) adopt(c machine.Config) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cfg = c
+	m.cfg.Store(&c)
 }
 
 // Label is the name people gave it when it was made.
-func (m *Machine) Label() string { return m.cfg.Label }
+func (m *Machine) Label() string { return m.cfg.Load().Label }
 
 // Address is its IPv4 address.
-func (m *Machine) Address() netip.Addr { return m.cfg.Address }
+func (m *Machine) Address() netip.Addr { return m.cfg.Load().Address }
 
 // Ledger tells what was done to it.
 func (m *Machine) Ledger() *Ledger { return m.ledger }
@@ -135,7 +135,7 @@ func (m *Machine) start() {
 
 // run goes through the stages that come by themselves.
 func (m *Machine) run(bt *boot) {
-	given := m.cfg.NextBoot()
+	given := m.cfg.Load().NextBoot()
 	keys, err := hostKeys(given.HostKeys)
 	if err != nil {
 		m.b.opt.Log.Error("scripted machine: host keys", "error", err)
@@ -191,7 +191,7 @@ func (m *Machine) Shutdown(context.Context) error {
 	m.mu.Unlock()
 	if listens {
 		m.powerCut()
-		m.cfg.Stopped()
+		m.cfg.Load().Stopped()
 	}
 	return nil
 }
@@ -249,7 +249,7 @@ func (m *Machine) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 		m.mu.Unlock()
 		return nil, syscall.ECONNREFUSED
 	}
-	near, far := wire.Pipe(rtt/2, addr("operator"), addr(fmt.Sprintf("%s:%d", m.cfg.Address, port)))
+	near, far := wire.Pipe(rtt/2, addr("operator"), addr(fmt.Sprintf("%s:%d", m.cfg.Load().Address, port)))
 	bt.conns[far] = true
 	m.mu.Unlock()
 	m.b.spawn(func() {
@@ -302,9 +302,9 @@ func (m *Machine) reboot(bt *boot) {
 }
 
 func (m *Machine) names() []string {
-	names := []string{m.cfg.Name, m.cfg.Label, m.cfg.Address.String()}
-	if m.cfg.ID != "" {
-		names = append(names, m.cfg.ID)
+	names := []string{m.cfg.Load().Name, m.cfg.Load().Label, m.cfg.Load().Address.String()}
+	if m.cfg.Load().ID != "" {
+		names = append(names, m.cfg.Load().ID)
 	}
 	return names
 }

@@ -47,7 +47,7 @@ func (m *Machine) serveSSH(c net.Conn, link string, hostKeys []ssh.Signer, auth 
 	_ = c.SetDeadline(time.Now().Add(patience)) // in memory: can't fail
 	conn, chans, reqs, err := ssh.NewServerConn(c, cfg)
 	if err != nil {
-		m.b.opt.Log.Debug("ssh handshake", "machine", m.cfg.Label, "link", link, "error", err)
+		m.b.opt.Log.Debug("ssh handshake", "machine", m.cfg.Load().Label, "link", link, "error", err)
 		return
 	}
 	_ = c.SetDeadline(time.Time{})

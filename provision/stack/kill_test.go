@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"popfleet/provision/hetznercloud/hetznertest"
 	"popfleet/provision/stack"
 )
 
@@ -37,12 +38,13 @@ func TestKilledRunIsRunAgain(t *testing.T) {
 			api, o := setup(t)
 			reached := make(chan struct{})
 			var once sync.Once
-			api.After = func(r *http.Request) bool {
+			hook := func(r *http.Request) bool {
 				if r.Method == at.method && strings.HasSuffix(r.URL.Path, at.suffix) {
 					once.Do(func() { close(reached) })
 				}
 				return false
 			}
+			api.Change(func(a *hetznertest.API) { a.After = hook })
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{api.URL, api.Token, o.Dir, o.CLI}, " "))
 			if err := cmd.Start(); err != nil {
@@ -102,7 +104,7 @@ func childrenOf(t *testing.T, pid int) []int {
 func TestCancelledRunIsRunAgain(t *testing.T) {
 	t.Parallel()
 	api, o := setup(t)
-	api.Polls = 1 << 30
+	api.Change(func(a *hetznertest.API) { a.Polls = 1 << 30 })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	w := want(t, fleet("fsn-1", "fsn-2", "fsn-3"))
@@ -114,7 +116,7 @@ func TestCancelledRunIsRunAgain(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want canceled", err)
 	}
-	api.Polls = 1
+	api.Change(func(a *hetznertest.API) { a.Polls = 1 })
 	api.ForgetActions()
 	if res := up(t, o, w); len(res.Servers) != 3 || api.Created("servers") != 3 {
 		t.Errorf("%d servers, %d created", len(res.Servers), api.Created("servers"))

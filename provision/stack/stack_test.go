@@ -59,7 +59,7 @@ func setup(t *testing.T) (*hetznertest.API, stack.Options) {
 	path := cli(t)
 	api := hetznertest.New()
 	t.Cleanup(api.Close)
-	api.Polls = 1
+	api.Change(func(a *hetznertest.API) { a.Polls = 1 })
 	d, err := hetznercloud.New(hetznercloud.Options{Token: inventory.SecretText(api.Token), Endpoint: api.URL,
 		Backoff: 10 * time.Millisecond})
 	if err != nil {
@@ -207,7 +207,7 @@ func changeList(c stack.Changes) string {
 func TestOneFailingServerDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
 	api, o := setup(t)
-	api.Before = func(w http.ResponseWriter, r *http.Request) bool {
+	hook := func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/servers") {
 			return false
 		}
@@ -220,6 +220,7 @@ func TestOneFailingServerDoesNotStopTheOthers(t *testing.T) {
 		}
 		return false
 	}
+	api.Change(func(a *hetznertest.API) { a.Before = hook })
 	var mu sync.Mutex
 	phases := map[string]string{}
 	res, err := stack.Up(t.Context(), o, want(t, fleet("fsn-1", "fsn-2", "fsn-3")), func(e stack.Event) {

@@ -67,7 +67,7 @@ func changeReverse(o, body Object) {
 // start begins an action; mu is held.
 func (a *API) start(command string, server int64, done func()) Object {
 	a.nextID++
-	act := &action{command: command, server: server, left: a.Polls, done: done, started: time.Now()}
+	act := &action{command: command, server: server, left: a.polls(), done: done, started: time.Now()}
 	if a.ActionError != nil {
 		act.code = a.ActionError(command)
 	}

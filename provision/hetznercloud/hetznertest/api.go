@@ -21,7 +21,7 @@ import (
 // Object is any object of the API, as it goes over the wire.
 type Object = map[string]any
 
-// API is the fake. Its fields may be set before the first call.
+// API is the fake. Its exported fields may be set before the first call, and by [API.Change] at any time.
 type API struct {
 	URL   string
 	Token string
@@ -35,6 +35,8 @@ type API struct {
 
 	srv *httptest.Server
 
+	changing sync.RWMutex // of the fields above
+
 	mu       sync.Mutex
 	nextID   int64
 	objects  map[string]map[int64]Object // by collection; guarded by mu
@@ -42,6 +44,25 @@ type API struct {
 	requests []string                    // "POST /servers"; guarded by mu
 	created  map[string]int              // guarded by mu
 	rescued  map[int64][]any             // ssh keys of an enabled rescue; guarded by mu
+}
+
+// Change sets exported fields while calls may be under way.
+func (a *API) Change(set func(*API)) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	set(a)
+}
+
+func (a *API) hooks() (before func(http.ResponseWriter, *http.Request) bool, after func(*http.Request) bool) {
+	a.changing.RLock()
+	defer a.changing.RUnlock()
+	return a.Before, a.After
+}
+
+func (a *API) polls() int {
+	a.changing.RLock()
+	defer a.changing.RUnlock()
+	return a.Polls
 }
 
 type action struct {
@@ -116,12 +137,13 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 		Reply(w, http.StatusUnauthorized, "unauthorized")
 		return
 	}
-	if a.Before != nil && a.Before(w, r) {
+	before, after := a.hooks()
+	if before != nil && before(w, r) {
 		return
 	}
 	rec := httptest.NewRecorder()
 	a.route(rec, r, strings.Split(strings.Trim(path, "/"), "/"))
-	if a.After != nil && a.After(r) {
+	if after != nil && after(r) {
 		panic(http.ErrAbortHandler) // the connection is cut: the act happened, the reply is lost
 	}
 	for k, v := range rec.Header() {
