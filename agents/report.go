@@ -15,6 +15,7 @@ type Report struct {
 	Release  string    `json:"release,omitempty"`
 	Host     Host      `json:"host"`
 	Disks    []Disk    `json:"disks"`
+	Mirrors  []Mirror  `json:"mirrors,omitempty"` // none on a node with one disk
 	Services []Service `json:"services"`
 	Pairs    []Pair    `json:"pairs"`
 }
@@ -57,6 +58,26 @@ type Disk struct {
 	SparePercent  *int     `json:"spare_percent"`
 	MediaErrors   *uint64  `json:"media_errors"`
 	CriticalFlags *uint8   `json:"critical_flags"`
+}
+
+// Mirror is one md array as the kernel runs it. It is degraded while fewer members are in sync than it should have.
+type Mirror struct {
+	Name            string         `json:"name"`   // of its partitions: fleet-boot, fleet-root
+	Device          string         `json:"device"` // md127
+	WantedMembers   int            `json:"members_wanted"`
+	ActiveMembers   int            `json:"members_active"` // in sync
+	Degraded        bool           `json:"degraded"`
+	Action          string         `json:"action,omitempty"` // idle | recover | resync | check | …, as the kernel says
+	ProgressPercent *float64       `json:"progress_percent"` // of the action; null when none is under way
+	Members         []MirrorMember `json:"members"`
+	Gone            []string       `json:"gone,omitempty"` // serials that were members when it was last whole, and are none now
+}
+
+// MirrorMember is a partition that the kernel counts to a mirror.
+type MirrorMember struct {
+	Device string `json:"device"`           // nvme0n1p4
+	Serial string `json:"serial,omitempty"` // of its disk
+	State  string `json:"state"`            // in_sync | faulty | spare | …, by commas
 }
 
 // Service is one service's own words, read from its control socket.

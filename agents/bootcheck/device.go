@@ -4,37 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"popfleet/agents/bootchain"
 	"popfleet/agents/command"
+	"popfleet/agents/mirror"
 )
 
 // device is a block device by its kernel name, and the mirror it is, if it is one.
 type device struct {
 	name   string // md127, nvme0n1p3
-	mirror *mirror
-}
-
-// mirror is an md array as the kernel sees it now (kernel: Documentation/admin-guide/md.rst).
-type mirror struct {
-	label   string // what we called it: fleet-boot
-	want    int
-	sync    string            // idle, resync, recover, …
-	members map[string]string // kernel name → in_sync, faulty, spare, …
-}
-
-func (m mirror) inSync() (names []string) {
-	for name, state := range m.members {
-		if slices.Contains(strings.Split(state, ","), "in_sync") {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	mirror *mirror.Array
 }
 
 // bootDevice has /boot mounted and finds what it lies on.
@@ -72,22 +53,14 @@ func (c Checker) rootDevice() (device, error) {
 
 func (c Checker) device(name string) (device, error) {
 	d := device{name: name}
-	md := c.path("/sys/block", name, "md")
-	if _, err := os.Stat(md); err != nil {
+	a, ok := mirror.Host{Root: c.Host.Root}.Array(name)
+	if !ok {
 		return d, nil
 	}
-	m := &mirror{label: name, members: map[string]string{}, sync: attr(md, "sync_action")}
-	if _, err := fmt.Sscanf(attr(md, "raid_disks"), "%d", &m.want); err != nil {
-		return d, fmt.Errorf("array %s: raid_disks: %w", name, err)
+	if a.Wanted == 0 {
+		return d, fmt.Errorf("array %s: the kernel does not say how many members it should have", name)
 	}
-	members, err := filepath.Glob(filepath.Join(md, "dev-*"))
-	if err != nil {
-		return d, err
-	}
-	for _, member := range members {
-		m.members[strings.TrimPrefix(filepath.Base(member), "dev-")] = attr(member, "state")
-	}
-	d.mirror = m
+	d.mirror = &a
 	return d, nil
 }
 

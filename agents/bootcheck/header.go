@@ -49,7 +49,7 @@ func (n *node) onMembers() string {
 	if n.root.mirror == nil {
 		return ""
 	}
-	return fmt.Sprintf(", the same on %s", strings.Join(n.root.mirror.inSync(), " and "))
+	return fmt.Sprintf(", the same on %s", strings.Join(n.root.mirror.InSync(), " and "))
 }
 
 func (n *node) alike(want disk.LUKS2) error {
@@ -57,7 +57,7 @@ func (n *node) alike(want disk.LUKS2) error {
 		return nil
 	}
 	var errs []error
-	for _, member := range n.root.mirror.inSync() {
+	for _, member := range n.root.mirror.InSync() {
 		h, err := n.memberHeader(member)
 		if err == nil && h.Damaged != "" {
 			err = errors.New(h.Damaged)

@@ -65,7 +65,7 @@ func mirrors(_ context.Context, n *node) spec.BootProof {
 			thin = append(thin, text)
 		}
 	}
-	if stale := n.staleBoot(); len(stale) > 0 && n.boot.mirror.sync == "recover" {
+	if stale := n.staleBoot(); len(stale) > 0 && n.boot.mirror.Action == "recover" {
 		return failed("wait until `cat /proc/mdstat` shows it whole", "%s: %s is being written anew, and the boot loader may read it",
 			strings.Join(thin, "; "), strings.Join(stale, ", "))
 	} else if len(stale) > 0 {
@@ -80,17 +80,20 @@ func mirrors(_ context.Context, n *node) spec.BootProof {
 
 func (d device) describe() (text string, whole bool) {
 	m := d.mirror
-	in := m.inSync()
-	text = fmt.Sprintf("%s has %d of %d members in sync (%s)", d.name, len(in), m.want, strings.Join(in, ", "))
-	for name, state := range m.members {
-		if !slices.Contains(in, name) {
-			text += fmt.Sprintf(", %s is %s", name, state)
+	in := m.InSync()
+	text = fmt.Sprintf("%s has %d of %d members in sync (%s)", d.name, len(in), m.Wanted, strings.Join(in, ", "))
+	for _, x := range m.Members {
+		if !x.InSync() {
+			text += fmt.Sprintf(", %s is %s", x.Device, x.State)
 		}
 	}
-	if m.sync != "" && m.sync != "idle" {
-		text += ", " + m.sync
+	if m.Action != "" && m.Action != "idle" {
+		text += ", " + m.Action
 	}
-	return text, len(in) >= m.want
+	if m.Percent != nil {
+		text += fmt.Sprintf(" %.0f %%", *m.Percent)
+	}
+	return text, !m.Degraded()
 }
 
 // staleBoot are partitions that hold a copy of /boot and are no members in sync of its array.
@@ -98,7 +101,7 @@ func (n *node) staleBoot() (parts []string) {
 	if n.boot.mirror == nil {
 		return nil
 	}
-	in := n.boot.mirror.inSync()
+	in := n.boot.mirror.InSync()
 	for _, d := range n.disks {
 		part := disk.Partition(d.Path, disk.PartBoot)
 		if slices.Contains(in, filepath.Base(part)) {

@@ -24,6 +24,10 @@ type disks []agents.Disk
 
 func (d disks) Disks() []agents.Disk { return d }
 
+type mirrors []agents.Mirror
+
+func (m mirrors) Mirrors() []agents.Mirror { return m }
+
 // fakeRoot is a machine's /proc and what lies beside it.
 func fakeRoot(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -57,7 +61,7 @@ func TestHostFacts(t *testing.T) {
 	if err := os.Symlink("/opt/fleet/releases/abc123", filepath.Join(root, "opt/fleet/current")); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New("fsn-1", root, nil, disks{{Serial: "S"}})
+	c, err := New("fsn-1", root, nil, disks{{Serial: "S"}}, mirrors{{Name: "fleet-root"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func TestHostFacts(t *testing.T) {
 	if h.RootLUKS {
 		t.Error("a folder of a test passes as an encrypted root")
 	}
-	if r.Release != "abc123" || r.V != 1 || r.Node != "fsn-1" || len(r.Disks) != 1 || r.Services == nil || r.Pairs == nil {
+	if r.Release != "abc123" || r.V != 1 || r.Node != "fsn-1" || len(r.Disks) != 1 || len(r.Mirrors) != 1 || r.Services == nil || r.Pairs == nil {
 		t.Errorf("report %+v", r)
 	}
 	if c.Uptime().Round(time.Second) != 4521*time.Second {
@@ -84,7 +88,7 @@ func TestHostFacts(t *testing.T) {
 }
 
 func TestAMachineWithoutABootIDIsNone(t *testing.T) {
-	if _, err := New("fsn-1", fakeRoot(t, nil), nil, disks{}); err == nil {
+	if _, err := New("fsn-1", fakeRoot(t, nil), nil, disks{}, mirrors(nil)); err == nil {
 		t.Error("no error")
 	}
 }

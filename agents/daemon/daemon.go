@@ -19,6 +19,7 @@ import (
 	"popfleet/agents/collect"
 	"popfleet/agents/collect/smart"
 	"popfleet/agents/daemon/spool"
+	"popfleet/agents/mirror"
 	"popfleet/agents/peerunlock"
 	"popfleet/internal/control"
 	"popfleet/internal/mtls"
@@ -40,7 +41,8 @@ func Run(ctx context.Context, c Config, d Deps) error {
 		return err
 	}
 	watch := &smart.Watch{Source: d.Disks, File: filepath.Join(c.Spool, "disks.json"), Log: d.Log}
-	collector, err := collect.New(c.Node, d.Root, c.Services, watch)
+	mirrors := &mirror.Watch{Host: mirror.Host{Root: d.Root}, File: filepath.Join(c.Spool, "mirrors.json"), Log: d.Log}
+	collector, err := collect.New(c.Node, d.Root, c.Services, watch, mirrors)
 	if err != nil {
 		return err
 	}

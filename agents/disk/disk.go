@@ -61,13 +61,17 @@ func (h Host) one(name string) (spec.Disk, bool) {
 		SizeBytes: sectors * 512, // the kernel counts in 512 whatever the disk's own sector size
 		Model:     attr(dir, "device/model"),
 		WWN:       cmp.Or(attr(dir, "wwid"), attr(dir, "device/wwid")),
-		Serial:    cmp.Or(attr(dir, "serial"), attr(dir, "device/serial"), scsiSerial(dir)),
-	}
-	if d.Serial == "" {
-		d.Serial = d.WWN // a controller that hides serials still names its disks
+		Serial:    h.Serial(name),
 	}
 	h.content(&d)
 	return d, true
+}
+
+// Serial is what names the disk that the kernel calls name, "" when nothing does. It opens no device.
+func (h Host) Serial(name string) string {
+	dir := h.path("/sys/block/" + name)
+	return cmp.Or(attr(dir, "serial"), attr(dir, "device/serial"), scsiSerial(dir),
+		attr(dir, "wwid"), attr(dir, "device/wwid")) // a controller that hides serials still names its disks
 }
 
 func attr(dir, name string) string {

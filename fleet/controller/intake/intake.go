@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"popfleet/agents"
 )
@@ -66,8 +67,12 @@ func check(r *agents.Report, node string) error {
 		return errors.New("seq is 0; it counts from 1")
 	case r.Time.IsZero():
 		return errors.New("time is missing")
+	case len(r.Mirrors) > 100 || slices.ContainsFunc(r.Mirrors, tooLong):
+		return errors.New("too many mirrors, or members of one")
 	case len(r.Disks) > 1000 || len(r.Services) > 1000 || len(r.Pairs) > 10000:
 		return errors.New("too many disks, services or pairs")
 	}
 	return nil
 }
+
+func tooLong(m agents.Mirror) bool { return len(m.Members) > 100 || len(m.Gone) > 100 }

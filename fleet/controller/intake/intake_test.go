@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,4 +35,27 @@ func FuzzReports(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestBounds: what no node of ours has is refused, and says what.
+func TestBounds(t *testing.T) {
+	for name, change := range map[string]func(*agents.Report){
+		"mirrors": func(r *agents.Report) { r.Mirrors = make([]agents.Mirror, 101) },
+		"members": func(r *agents.Report) { r.Mirrors = []agents.Mirror{{Members: make([]agents.MirrorMember, 101)}} },
+		"serials": func(r *agents.Report) { r.Mirrors = []agents.Mirror{{Gone: make([]string, 101)}} },
+	} {
+		r := agents.Report{V: 1, Node: node, BootID: "b", Seq: 1, Time: time.Unix(1, 0), Mirrors: []agents.Mirror{{Gone: []string{"S"}}}}
+		good, err := json.Marshal([]agents.Report{r})
+		if err == nil {
+			_, err = Read(bytes.NewReader(good), "", node)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(&r)
+		bad, _ := json.Marshal([]agents.Report{r})
+		if _, err := Read(bytes.NewReader(bad), "", node); err == nil || !strings.Contains(err.Error(), "mirrors") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
