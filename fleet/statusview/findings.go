@@ -40,6 +40,7 @@ func Findings(s controller.Status) []Finding {
 		if n.Report != nil {
 			found = append(found, host(n)...)
 			found = append(found, disks(n)...)
+			found = append(found, mirrors(n)...)
 		}
 		if n.Report != nil && n.Freshness == controller.Fresh {
 			found = append(found, services(n)...)

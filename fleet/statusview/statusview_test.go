@@ -77,6 +77,7 @@ func troubled() controller.Status {
 	gone.Freshness = controller.Unreachable
 	fresh := controller.Node{Node: "waw-3", PoP: "waw", Freshness: controller.Never,
 		Lock: controller.Lock{State: controller.LockUnknown, Why: "it is not sealed yet: `fleet up` has work to do"}}
+	agentless.Report.Mirrors = []agents.Mirror{degraded("fleet-boot", "md126"), degraded("fleet-root", "md127")}
 	s := status(held, alarm, sick, draining, late, agentless, gone, fresh)
 	s.Pairs = []controller.Pair{connected("gra-1", "gra-2", 12.5, 0.1),
 		{To: "gra-1", Pair: agents.Pair{From: "gra-2", State: "stalled", AgeSec: ptr(14.0)}},
