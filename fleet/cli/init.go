@@ -14,7 +14,7 @@ import (
 )
 
 // minPassphrase is in bytes: below it a stolen secrets/ folder could be opened by trying.
-const minPassphrase = 12
+const minPassphrase = 16
 
 func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,9 +24,7 @@ func writeIdentity(dir string, id *age.X25519Identity, passphrase inventory.Secr
 	if err != nil {
 		return err
 	}
-	if workFactor != 0 {
-		lock.SetWorkFactor(workFactor)
-	}
+	lock.SetWorkFactor(cmp.Or(workFactor, defaultWorkFactor))
 	sealed, err := encrypt([]byte(id.String()+"\n"), lock)
 	if err != nil {
 		return err
