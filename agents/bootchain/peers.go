@@ -2,8 +2,10 @@ package bootchain
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -70,9 +72,30 @@ func (p Peers) authorizedKeys() []byte {
 		if err != nil {
 			continue // files has refused it
 		}
-		fmt.Fprintf(&out, "%s%s peer.%s\n", loginOptions, bytes.TrimSpace(ssh.MarshalAuthorizedKey(k)), l.Node)
+		fmt.Fprintf(&out, "%s%s %s%s\n", loginOptions, bytes.TrimSpace(ssh.MarshalAuthorizedKey(k)), peerComment, l.Node)
 	}
 	return out.Bytes()
+}
+
+// peerComment marks a login of a peer; the node's name follows.
+const peerComment = "peer."
+
+// ParsePeerLogins reads the peers among the keys of an initramfs' authorized_keys.
+func ParsePeerLogins(data []byte) (logins []spec.PeerLogin, err error) {
+	if len(data) > maxPartFile {
+		return nil, errors.New("too large")
+	}
+	for len(bytes.TrimSpace(data)) > 0 {
+		k, comment, _, rest, err := ssh.ParseAuthorizedKey(data)
+		if err != nil {
+			return nil, err
+		}
+		if node, ok := strings.CutPrefix(comment, peerComment); ok {
+			logins = append(logins, spec.PeerLogin{Node: node, Key: string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(k)))})
+		}
+		data = rest
+	}
+	return logins, nil
 }
 
 func (p Peers) files() ([]file, error) {

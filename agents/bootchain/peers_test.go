@@ -2,6 +2,7 @@ package bootchain
 
 import (
 	"crypto/ed25519"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,10 @@ func TestPeersAreLoginsWithAComment(t *testing.T) {
 			t.Errorf("%s", l)
 		}
 	}
+	back, err := ParsePeerLogins(append([]byte(loginOptions+login(t, "fleet", 'f').Key+"\n"), good.authorizedKeys()...))
+	if err != nil || !slices.Equal(back, good.Logins) {
+		t.Errorf("%+v, %v", back, err)
+	}
 	if err := (Peers{}).Check("n-1"); err != nil {
 		t.Error(err)
 	}
@@ -51,4 +56,16 @@ func TestPeersAreLoginsWithAComment(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+}
+
+func FuzzPeerLogins(f *testing.F) {
+	f.Add([]byte(loginOptions + "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk24VWnAO0gqMNcOb5kRjqslTg57MSWEI/pNJmgogpW peer.a-1\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		logins, err := ParsePeerLogins(data)
+		for _, l := range logins {
+			if _, _, _, _, bad := ssh.ParseAuthorizedKey([]byte(l.Key)); bad != nil || err != nil {
+				t.Errorf("%+v: %v, %v", l, bad, err)
+			}
+		}
+	})
 }

@@ -54,8 +54,10 @@ const (
 	Drivers        = "drivers"
 	Network        = "network"
 	UnlockServer   = "unlock-server"
+	MirrorStart    = "mirror-start"
 	HostKey        = "host-key"
 	AuthorizedKeys = "authorized-keys"
+	Peers          = "peers"
 	Crypttab       = "crypttab"
 	LUKSHeader     = "luks-header"
 	KeySlot        = "key-slot"
@@ -68,7 +70,8 @@ func checks() []check {
 	return []check{
 		{BootPartition, bootPartition}, {Mirrors, mirrors}, {BIOSLoader, biosLoader}, {UEFILoader, uefiLoader},
 		{Grub, grub}, {Kernel, kernel}, {Initramfs, initramfs}, {Drivers, drivers}, {Network, network},
-		{UnlockServer, unlockServer}, {HostKey, hostKey}, {AuthorizedKeys, authorizedKeys}, {Crypttab, crypttab},
+		{UnlockServer, unlockServer}, {MirrorStart, mirrorStart}, {HostKey, hostKey}, {AuthorizedKeys, authorizedKeys},
+		{Peers, peers}, {Crypttab, crypttab},
 		{LUKSHeader, luksHeader}, {KeySlot, keySlot}, {Modules, modules}, {Tables, tables}, {Space, space},
 	}
 }

@@ -83,7 +83,10 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 			w.nodePart(n)
 		}
 	}
-	const tree = Initramfs + " " + Drivers + " " + Network + " " + UnlockServer + " " + HostKey + " " + AuthorizedKeys + " " + Crypttab
+	order := func(text string) func(*world) {
+		return func(w *world) { w.generic[mirrorOrder] = text; w.initrd() }
+	}
+	const tree = Initramfs + " " + Drivers + " " + Network + " " + UnlockServer + " " + HostKey + " " + AuthorizedKeys + " " + Peers + " " + Crypttab
 	all := spec.BootCheckRequest{AuthorizedKeys: []string{adminKey}, Key: []byte(luksKey)}
 	for name, c := range map[string]struct {
 		disks int
@@ -118,7 +121,13 @@ func TestWhatKeepsANodeDown(t *testing.T) {
 		"a driver's dependency":     {1, without("usr/lib/modules/" + version + "/kernel/nvme-core.ko"), nil, Drivers, "lacks nvme_core"},
 		"no network driver":         {1, without("usr/lib/modules/" + version + "/kernel/virtio_net.ko"), nil, Drivers, "virtio_net"},
 		"no raid1":                  {2, without("usr/lib/modules/" + version + "/kernel/raid1.ko"), nil, Drivers, "raid1"},
-		"no mdadm":                  {2, without("usr/sbin/mdadm"), nil, UnlockServer, "mdadm"},
+		"no mdadm":                  {2, without("usr/sbin/mdadm"), nil, MirrorStart, "no mdadm"},
+		"no blkid":                  {2, without("usr/sbin/blkid"), nil, MirrorStart, "no blkid"},
+		"no sleep":                  {2, without("usr/bin/sleep"), nil, MirrorStart, "no sleep"},
+		"no fleet-mirror":           {2, without("scripts/local-top/fleet-mirror"), nil, MirrorStart, "no scripts/local-top/fleet-mirror"},
+		"one disk needs none":       {1, without("scripts/local-top/fleet-mirror"), nil, "", ""},
+		"fleet-mirror not started":  {2, order("/scripts/local-top/cryptroot \"$@\"\n"), nil, MirrorStart, "does not start fleet-mirror"},
+		"fleet-mirror too late":     {2, order("/scripts/local-top/cryptroot \"$@\"\n/scripts/local-top/fleet-mirror \"$@\"\n"), nil, MirrorStart, "after cryptroot"},
 		"another card":              {1, node(func(n *bootchain.Node) { n.Network.MAC = "52:54:00:00:00:99" }), nil, Network, "52:54:00:00:00:99"},
 		"another address":           {1, node(func(n *bootchain.Node) { n.Network.Addresses[0] = "198.18.0.99/32" }), nil, Network, "198.18.0.99"},
 		"another gateway":           {1, node(func(n *bootchain.Node) { n.Network.Gateway4 = "172.31.1.9" }), nil, Network, "172.31.1.9"},

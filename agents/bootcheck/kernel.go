@@ -111,7 +111,7 @@ func keep(p string) bool {
 	case strings.HasPrefix(p, "etc/fleet/"), p == unlockScript, p == bootchain.DropbearKeyFile, p == bootchain.CrypttabFile, path.Base(p) == "ORDER":
 		return true
 	}
-	return slices.Contains(programs, path.Base(p)) && path.Base(path.Dir(p)) != "bash-completion"
+	return (slices.Contains(programs, path.Base(p)) || slices.Contains(mirrorPrograms, path.Base(p))) && path.Base(path.Dir(p)) != "bash-completion"
 }
 
 // unpack reads the entry's initramfs files as the kernel will, over each other.

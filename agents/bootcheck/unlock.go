@@ -46,11 +46,6 @@ func unlockServer(_ context.Context, n *node) spec.BootProof {
 			missing = append(missing, f)
 		}
 	}
-	if n.root.mirror != nil {
-		if _, ok := n.tree.Regular("sbin/mdadm"); !ok {
-			missing = append(missing, "sbin/mdadm")
-		}
-	}
 	script, _ := n.tree.Regular(unlockScript)
 	if m := forcedCommand.FindSubmatch(script.Data); m != nil && !n.hasCommand(string(m[1])) {
 		missing = append(missing, string(m[1]))

@@ -187,6 +187,8 @@ func (w *world) boot() {
 		"usr/sbin/dropbear": elf, "usr/sbin/cryptsetup": elf, "usr/sbin/mdadm": elf, "usr/bin/busybox": elf,
 		"usr/bin/cryptroot-unlock": "#!/bin/sh", "usr/lib/cryptsetup/askpass": elf, "usr/lib/x86_64-linux-gnu/libc.so.6": "libc",
 		"scripts/local-top/cryptroot": "#!/bin/sh", "scripts/init-premount/fleet-unlock": "#!/bin/sh\n\texec /sbin/dropbear -Fs -p 2222 -c /bin/fleet-door\n", "usr/bin/fleet-door": "#!/bin/sh", "etc/fleet/net.sh": "fleet_net() { :; }",
+		"scripts/local-top/fleet-mirror": "#!/bin/sh", "scripts/local-top/ORDER": "/scripts/local-top/fleet-mirror \"$@\"\n/scripts/local-top/cryptroot \"$@\"\n",
+		"usr/sbin/blkid": elf, "usr/bin/sh": elf, "usr/bin/sed": elf, "usr/bin/cat": elf, "usr/bin/sleep": elf, "etc/fleet/shares.sh": "take_share() { :; }",
 		"scripts/init-premount/ORDER": `/scripts/init-premount/fleet-unlock "$@"`, "cryptroot/crypttab": "fleet-root LABEL=fleet-luks none luks\n",
 	}
 	for _, m := range []string{"nvme", "nvme-core", "virtio_net", "dm-crypt", "dm-mod", "raid1"} {

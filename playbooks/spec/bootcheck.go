@@ -17,6 +17,15 @@ type BootCheckRequest struct {
 	// Key is tried on the LUKS header without opening anything; it must open a slot. It travels over the pinned system
 	// link only.
 	Key []byte `json:"key,omitempty"`
+	// Peers is what was given to the node's peers; nil: not known, as while it is being exchanged.
+	Peers *BootPeers `json:"peers,omitempty"`
+}
+
+// BootPeers is whom the initramfs is to take shares of, and what it commits to (docs/protocols/peer-unlock.md). The zero
+// value is nobody.
+type BootPeers struct {
+	Commitments string      `json:"commitments,omitempty"`
+	Logins      []PeerLogin `json:"logins,omitempty"`
 }
 
 // BootCheck is the answer: every check that was made, in the order of a boot.
