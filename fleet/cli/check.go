@@ -19,6 +19,7 @@ import (
 	"popfleet/playbooks/spec"
 	"popfleet/provision/lifecycle"
 	"popfleet/provision/remote"
+	"popfleet/provision/reshare"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -174,7 +175,11 @@ func (b *bootAsker) request(node string, state vault.NodeState) (spec.BootCheckR
 		req.Key = keys.InstallKey.Reveal()
 	}
 	fleet, err := b.s.vault.FleetKey()
+	if err != nil {
+		return req, err
+	}
 	req.AuthorizedKeys = []string{fleet.Public}
+	req.Peers, err = reshare.Expected(b.s.vault, node)
 	return req, err
 }
 

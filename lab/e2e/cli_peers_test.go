@@ -33,6 +33,11 @@ func TestCLIPeers(t *testing.T) {
 		}
 	}
 	w.want(t, 0, "plan")
+	w.want(t, 0, "check", "reboot")
+	w.lab.Machine(t, "demo-fsn-2").SpoilPeers("popfleet-peers 1 fsn-2\n")
+	if o := w.want(t, 3, "check", "reboot"); !strings.Contains(o.stdout, "FAIL peers") || strings.Count(o.stdout, "would not come back") != 1 {
+		t.Errorf("a peers file that is not what was given: %s", o)
+	}
 
 	w.edit(t, "unlock: {peers: 2}\n\n", "")
 	if o := w.want(t, 2, "plan"); strings.Count(o.stdout, said) != 3 {

@@ -15,6 +15,10 @@ type bootCheckSpec struct {
 	InitramfsHostKey string   `json:"initramfs_host_key"`
 	AuthorizedKeys   []string `json:"authorized_keys"`
 	Key              []byte   `json:"key"`
+	Peers            *struct {
+		Commitments string      `json:"commitments"`
+		Logins      []peerLogin `json:"logins"`
+	} `json:"peers"`
 }
 
 type bootCheck struct {
@@ -59,6 +63,8 @@ func (x *exchange) bootCheck(spec bootCheckSpec) (any, error) {
 		mayUnlock = mayUnlock && slices.ContainsFunc(d.UnlockKeys, func(have string) bool { return sameKey(have, k) })
 	}
 	say("authorized-keys", mayUnlock, fmt.Sprintf("%d may hand over the disk key", len(d.UnlockKeys)), "install the node anew")
+	asGiven := spec.Peers == nil || spec.Peers.Commitments == d.PeersFile && len(spec.Peers.Logins) == len(d.PeerLogins)
+	say("peers", asGiven, fmt.Sprintf("%d peers may hand over shares", len(d.PeerLogins)), "give them their shares anew")
 	opens := len(d.Slots) > 0 && (len(spec.Key) == 0 || d.opens(spec.Key))
 	say("key-slot", opens, fmt.Sprintf("%d slots", len(d.Slots)), "do not reboot")
 	return out, nil

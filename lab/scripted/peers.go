@@ -90,6 +90,13 @@ func (x *exchange) changePeers(r peerKeySpec) peerKeyed {
 	return out
 }
 
+// SpoilPeers changes what the installed initramfs expects of peers, as an older per-node part would.
+func (m *Machine) SpoilPeers(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.installed().PeersFile = text
+}
+
 // peerOf names the peer that a login belongs to; "" is the fleet itself.
 func (m *Machine) peerOf(fingerprint string) string {
 	d := m.snapshot()

@@ -117,6 +117,41 @@ func Retire(ctx context.Context, v Vault, call Caller, node string) (vault.Share
 	return v.EndShares(node, generation)
 }
 
+// Expected is what the node's initramfs is to know of its peers; nil while that is being exchanged, when both the older
+// and the newer are right.
+func Expected(v Vault, node string) (*spec.BootPeers, error) {
+	s, err := v.Shares(node)
+	if err != nil || s.Next != nil || s.Retiring {
+		return nil, err
+	}
+	if s.Current == nil {
+		return &spec.BootPeers{}, nil
+	}
+	p := expectation(node, []*vault.PeerShares{s.Current})
+	return &p, nil
+}
+
+// expectation is what a node is to know of the generations given, oldest first.
+func expectation(node string, generations []*vault.PeerShares) (p spec.BootPeers) {
+	if len(generations) == 0 {
+		return p
+	}
+	c := shares.Commitments{Node: node}
+	logins := map[string]string{}
+	for _, g := range generations {
+		c.Generations = append(c.Generations, g.Commit())
+		for _, h := range g.Holders() {
+			logins[h.Node] = h.Login // of the newer generation, where a peer was replaced
+		}
+	}
+	for n, k := range logins {
+		p.Logins = append(p.Logins, spec.PeerLogin{Node: n, Key: k})
+	}
+	slices.SortFunc(p.Logins, func(a, b spec.PeerLogin) int { return strings.Compare(a.Node, b.Node) })
+	p.Commitments = c.Text()
+	return p
+}
+
 // send completes the request by who may log in and what is expected, in the order of the generations.
 func send(ctx context.Context, v Vault, call Caller, node string, r spec.PeerKey, expected []*vault.PeerShares) error {
 	machine, err := v.MachineKey(node)
@@ -124,21 +159,8 @@ func send(ctx context.Context, v Vault, call Caller, node string, r spec.PeerKey
 		return err
 	}
 	r.Version, r.Node, r.MachineKey = 1, node, machine.Current.Reveal()
-	c := shares.Commitments{Node: node}
-	logins := map[string]string{}
-	for _, p := range expected {
-		c.Generations = append(c.Generations, p.Commit())
-		for _, h := range p.Holders() {
-			logins[h.Node] = h.Login // of the newer generation, where a peer was replaced
-		}
-	}
-	if len(expected) > 0 {
-		r.Commitments = c.Text()
-	}
-	for n, k := range logins {
-		r.Logins = append(r.Logins, spec.PeerLogin{Node: n, Key: k})
-	}
-	slices.SortFunc(r.Logins, func(a, b spec.PeerLogin) int { return strings.Compare(a.Node, b.Node) })
+	p := expectation(node, expected)
+	r.Commitments, r.Logins = p.Commitments, p.Logins
 	var done spec.PeerKeyed
 	if err := call(ctx, remote.Call{Op: spec.OpPeerKey, Spec: r, Result: &done}); err != nil {
 		return fmt.Errorf("peers' key of %s: %w", node, err)

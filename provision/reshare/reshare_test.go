@@ -106,6 +106,10 @@ func TestGiveAndRetire(t *testing.T) {
 			t.Fatal(s.Current, err)
 		}
 	}
+	p, err := Expected(v, "n-1")
+	if err != nil || p == nil || p.Commitments != h.expected.Text() || len(p.Logins) != 2 || p.Logins[0].Node != "a-1" {
+		t.Errorf("expected %+v, %v", p, err)
+	}
 	if h.calls != 2 {
 		t.Errorf("%d calls", h.calls)
 	}
@@ -171,4 +175,39 @@ func TestWanted(t *testing.T) {
 			t.Errorf("%+v: %+v", c, w)
 		}
 	}
+}
+
+// TestExpected: what is being exchanged is not compared, and nobody is somebody too.
+func TestExpected(t *testing.T) {
+	v, h := newVault(t), &header{t: t, keys: map[string]bool{}}
+	want := func(when string, nothing bool, peers int) {
+		t.Helper()
+		if p, err := Expected(v, "n-1"); err != nil || (p == nil) != nothing || p != nil && len(p.Logins) != peers {
+			t.Errorf("%s: %+v, %v", when, p, err)
+		}
+	}
+	give := func(w Wish) {
+		if _, err := Give(t.Context(), v, h.call, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retire := func() {
+		if _, err := Retire(t.Context(), v, h.call, "n-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("before peers", false, 0)
+	if give, _, err := Pending(v, wish("a-1", "b-1")); err != nil || !give {
+		t.Fatal(give, err)
+	}
+	want("wished", true, 0)
+	give(wish("a-1", "b-1"))
+	want("given, not retired", true, 0)
+	retire()
+	want("given", false, 2)
+	none := Wish{Node: "n-1", Install: "r1"}
+	give(none)
+	want("taken away, not retired", true, 0)
+	retire()
+	want("taken away", false, 0)
 }
