@@ -18,6 +18,9 @@ type Report struct {
 	Mirrors  []Mirror  `json:"mirrors,omitempty"` // none on a node with one disk
 	Services []Service `json:"services"`
 	Pairs    []Pair    `json:"pairs"`
+
+	// BootChanged is the digest of what the last package run of this boot that changed it left to boot from.
+	BootChanged string `json:"boot_changed,omitempty"`
 }
 
 // Host is the machine without its disks. Bytes and seconds.

@@ -1,7 +1,8 @@
 // Package bootkeep keeps a node able to come back: after whatever changed a kernel or an initramfs it makes the per-node
 // parts of the boot anew where they are missing or not what they were, checks the whole (package bootcheck), keeps the
 // result, and has systemd refuse a reboot as long as the check does not pass. It never touches what differs by right:
-// kernels, initramfs and grub.cfg are the system's own.
+// kernels, initramfs and grub.cfg are the system's own. It also writes down what package runs change of what the node
+// boots from, for the operator's side to judge.
 package bootkeep
 
 import (
@@ -36,6 +37,8 @@ type Keeper struct {
 	Checker bootcheck.Checker
 	Run     command.Runner
 	Log     *slog.Logger
+	// Manifest stands in for the Checker's in tests; nil is the real one.
+	Manifest func(context.Context) (spec.BootManifest, error)
 }
 
 // New is a keeper of this machine.

@@ -63,7 +63,8 @@ const servicePatience = 4 * time.Second
 // Report looks at everything now. The caller numbers it.
 func (c *Collector) Report(ctx context.Context) (agents.Report, error) {
 	r := agents.Report{V: 1, Node: c.node, BootID: c.bootID, Time: c.now().UTC(), Release: c.machine.release(),
-		Host: c.machine.host(), Disks: c.disks.Disks(), Mirrors: c.mirrors.Mirrors()}
+		Host: c.machine.host(), Disks: c.disks.Disks(), Mirrors: c.mirrors.Mirrors(),
+		BootChanged: facts.Host{Root: c.machine.root}.BootChanged()}
 	asking, cancel := context.WithTimeout(ctx, servicePatience)
 	defer cancel()
 	r.Services, r.Pairs = askAll(asking, c.services)

@@ -5,6 +5,8 @@ package facts
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +37,8 @@ type Identity struct {
 const (
 	IdentityFile = "/etc/fleet/node.json"
 	SealedFile   = "/etc/fleet/sealed"
+	// BootChangedFile holds the digest of what the last package run of this boot that changed it left to boot from.
+	BootChangedFile = "/run/fleet-boot/changed"
 )
 
 // Gather looks at everything.
@@ -61,6 +65,7 @@ func (h Host) Gather(_ context.Context) (spec.Facts, error) {
 		Release:   h.release(),
 		// Left by the door of the initramfs, whose /run goes on as the system's.
 		SpentShares: h.number("run/fleet-door/spent"),
+		BootChanged: h.BootChanged(),
 	}
 	if n, err := h.Network(); err == nil {
 		f.Network = n
@@ -102,6 +107,15 @@ func (h Host) BootID() (string, error) {
 		return "", errors.New("boot id: /proc/sys/kernel/random/boot_id is not readable")
 	}
 	return id, nil
+}
+
+// BootChanged is what [BootChangedFile] says, "" when nothing was declared.
+func (h Host) BootChanged() string {
+	digest := h.read(BootChangedFile)
+	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
+		return ""
+	}
+	return digest
 }
 
 // Hostname is the kernel's.

@@ -41,6 +41,9 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpBootManifest: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
 			return keeper.Checker.Manifest(ctx)
 		},
+		spec.OpBootChanges: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
+			return keeper.Changes(ctx)
+		},
 	}
 	maps.Copy(all, apply.Handlers(apply.Default(log)))
 	return all

@@ -23,6 +23,7 @@ const usage = `usage: fleet-agent COMMAND
   run             report to the controllers, until a signal (--config FILE, --check)
   check-reboot    would this node come back from a reboot? (--json)
   keep-boot       make the per-node parts of the boot anew where they are not right, then check (--hook)
+  package-run     used by dpkg's hooks: write down what a run changes of the boot (begin PID, end PID)
   reboot          check, then reboot
   probe           tell once what the disks say of their health
   version
@@ -53,6 +54,8 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		err = checkReboot(context.Background(), args[1:], out, log)
 	case "keep-boot":
 		err = keepBoot(context.Background(), args[1:], out, log)
+	case "package-run":
+		err = packageRun(context.Background(), args[1:], out, log)
 	case "reboot":
 		err = rebootNow(context.Background(), out, log)
 	case "probe":

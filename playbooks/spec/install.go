@@ -81,6 +81,9 @@ type Facts struct {
 	Release  string `json:"release,omitempty"`
 	// SpentShares is the generation of peers' shares that this boot was opened with; 0: another key opened it.
 	SpentShares int `json:"spent_shares,omitempty"`
+	// BootChanged is the digest of what the last package run of this boot that changed it left to boot from: a reason to
+	// ask for [OpBootChanges], and no proof of anything.
+	BootChanged string `json:"boot_changed,omitempty"`
 }
 
 // Seal gives a freshly installed node its lasting secrets, over the link pinned to its system host key. It is

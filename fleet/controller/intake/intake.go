@@ -67,6 +67,8 @@ func check(r *agents.Report, node string) error {
 		return errors.New("seq is 0; it counts from 1")
 	case r.Time.IsZero():
 		return errors.New("time is missing")
+	case len(r.BootChanged) > 64:
+		return errors.New("boot_changed is too long")
 	case len(r.Mirrors) > 100 || slices.ContainsFunc(r.Mirrors, tooLong):
 		return errors.New("too many mirrors, or members of one")
 	case len(r.Disks) > 1000 || len(r.Services) > 1000 || len(r.Pairs) > 10000:
