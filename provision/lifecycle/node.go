@@ -25,8 +25,8 @@ type fleetRun struct {
 	image func(context.Context) (Image, error) // made once, when the first node needs it
 	pass  *passOn                              // content goes from node to node where it can
 
-	mu       sync.Mutex // progress events do not overlap
-	prefetch map[string]provider.Server
+	mu     sync.Mutex                                            // progress events do not overlap
+	listed map[string]func() (map[string]provider.Server, error) // by provider: its servers, by node
 }
 
 // node is the run of one node. It belongs to one goroutine.
@@ -37,10 +37,12 @@ type node struct {
 	keys   *vault.NodeKeys
 	link   *link
 	server *provider.Server // as last described; nil: describe again
-	op     Op
-	before Op // the last operation that was done
-	wait   waitingFor
-	tail   []string // the machine's last lines
+	// unlisted is why the provider could not say which servers there are. That is no answer, and never read as "none".
+	unlisted error
+	op       Op
+	before   Op // the last operation that was done
+	wait     waitingFor
+	tail     []string // the machine's last lines
 	// entered: this run put the machine into rescue, so an unknown key on port 22 is expected once.
 	entered bool
 	origin  provider.Origin // of the rescue system's host keys, once this run entered it
@@ -229,6 +231,9 @@ func (n *node) pins(written string, sealed bool, lasting func(*vault.NodeKeys) s
 
 // describe asks the provider unless the last answer still holds.
 func (n *node) describe(ctx context.Context) (provider.Server, bool, error) {
+	if n.unlisted != nil {
+		return provider.Server{}, false, n.unlisted
+	}
 	if n.server != nil {
 		return *n.server, true, nil
 	}

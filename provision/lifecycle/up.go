@@ -23,9 +23,7 @@ func each(ctx context.Context, d Deps, nodes []Node, do func(*node, context.Cont
 	if err != nil {
 		return nil, err
 	}
-	if err := f.listServers(ctx, nodes); err != nil {
-		return nil, err
-	}
+	f.listServers(ctx, nodes)
 	defer f.pass.close()
 	f.pass.begin(nodes)
 	results := make([]Result, len(nodes))
@@ -37,37 +35,34 @@ func each(ctx context.Context, d Deps, nodes []Node, do func(*node, context.Cont
 	return results, nil
 }
 
-// listServers asks each provider once for all its servers instead of once per node: the APIs' budgets are small.
-func (f *fleetRun) listServers(ctx context.Context, nodes []Node) error {
-	f.prefetch = map[string]provider.Server{}
-	asked := map[string]bool{}
+// listServers makes each provider be asked once for all its servers instead of once per node: the APIs' budgets are
+// small. The question is asked when the first of its nodes needs the answer, so a provider that does not give one holds
+// up and fails its own nodes only.
+func (f *fleetRun) listServers(ctx context.Context, nodes []Node) {
+	f.listed = map[string]func() (map[string]provider.Server, error){}
 	for _, n := range nodes {
 		name := n.Machine.Provider
-		if asked[name] {
+		if f.listed[name] != nil {
 			continue
 		}
-		asked[name] = true
-		p, err := f.Provider(name)
-		if err != nil {
-			return err
-		}
-		servers, err := p.Servers(ctx, f.Fleet)
-		if err != nil {
-			return err
-		}
-		for node, s := range servers {
-			f.prefetch[node] = s
-		}
+		f.listed[name] = sync.OnceValues(func() (map[string]provider.Server, error) {
+			p, err := f.Provider(name)
+			if err != nil {
+				return nil, err
+			}
+			return p.Servers(ctx, f.Fleet)
+		})
 	}
-	return nil
 }
 
 func (f *fleetRun) run(ctx context.Context, want Node, do func(*node, context.Context) (Observation, error)) Result {
 	start := time.Now()
 	n := f.node(want)
-	if s, ok := f.prefetch[want.Name]; ok {
+	servers, err := f.listed[want.Machine.Provider]()
+	if s, ok := servers[want.Name]; ok {
 		n.server = &s
 	}
+	n.unlisted = err
 	defer n.retire()
 	o, err := do(n, ctx)
 	r := Result{Node: want.Name, Stage: o.Stage, Server: o.Server, Changed: n.changed, Took: time.Since(start)}
@@ -84,7 +79,7 @@ func (f *fleetRun) run(ctx context.Context, want Node, do func(*node, context.Co
 // limits bound how often an operation is begun in one run.
 var limits = map[Op]int{
 	OpRent: 2, OpEnterRescue: 2, OpInstall: 3, OpBootDisk: 3, OpWaitAnswer: 2, OpUnlock: 2, OpWaitSystem: 2, OpSeal: 3,
-	OpConverge: 3, OpWaitServing: 2, OpProveBoot: 3,
+	OpConverge: 3, OpWaitServing: 2, OpProveBoot: 3, OpRenewBoot: 2,
 }
 
 // up looks, plans and acts until the plan is empty.
@@ -180,7 +175,7 @@ func (n *node) act(ctx context.Context, op Operation, seen Observation) error {
 		return &Error{Node: n.name, Op: op.Op, Stage: seen.Stage, Err: fmt.Errorf("journal: %w", err), Next: n.next(err)}
 	}
 	n.tell(Event{Node: n.name, Kind: EventBegin, Op: op.Op, Attempt: n.attempts[op.Op], Text: op.Text, Since: started})
-	n.changed = n.changed || op.Op != OpWaitAnswer && op.Op != OpWaitServing && op.Op != OpWaitSystem && op.Op != OpProveBoot
+	n.changed = n.changed || op.Op != OpWaitAnswer && op.Op != OpWaitServing && op.Op != OpWaitSystem && op.Op != OpProveBoot && op.Op != OpRenewBoot
 	bounded, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within %s", op.Deadline))
 	defer cancel()
 	evidence, err := n.do(bounded, op, seen)
@@ -253,6 +248,8 @@ func (n *node) do(ctx context.Context, op Operation, seen Observation) (evidence
 		return n.proveBoot(ctx, seen)
 	case OpRotateKey:
 		return n.rotate(ctx, seen)
+	case OpRenewBoot:
+		return n.renew(ctx, seen)
 	case OpSeal:
 		return n.seal(ctx, seen)
 	case OpConverge:
