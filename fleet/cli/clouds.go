@@ -2,14 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"popfleet/inventory"
 	"popfleet/provision/hetznercloud"
@@ -23,23 +21,32 @@ import (
 type clouds struct {
 	hetzner *hetznercloud.Driver // nil in a fleet without cloud servers
 	byName  map[string]provider.Provider
+	down    map[string]error // by name: why it can't be asked; the rest of the run leaves its nodes alone
 	closers []func()
 }
 
 // openClouds opens every provider that a node of the fleet file is at, or a node that was taken out of it still is. The
 // nodes of leaving are meant to be given up: they are on the servers they were installed on, whatever the file says now.
 func (s *session) openClouds(ctx context.Context, leaving ...string) (*clouds, error) {
-	c := &clouds{byName: map[string]provider.Provider{}}
+	c := &clouds{byName: map[string]provider.Provider{}, down: map[string]error{}}
 	dedicated, err := s.dedicated(leaving)
 	if err != nil {
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(dedicated))
 	for _, name := range names {
-		if err := s.openCloud(ctx, c, name, dedicated[name]); err != nil {
+		err := s.openCloud(ctx, c, name, dedicated[name])
+		if errors.As(err, new(*credentialsError)) {
+			c.isDown(name, err)
+			err = nil
+		}
+		if err != nil {
 			c.close()
 			return nil, err
 		}
+	}
+	if len(c.byName) == 0 {
+		return nil, c.whyDown(names)
 	}
 	return c, nil
 }
@@ -83,7 +90,7 @@ func (s *session) dedicated(leaving []string) (map[string]map[string]string, err
 func (s *session) openCloud(ctx context.Context, c *clouds, name string, servers map[string]string) error {
 	secrets, err := s.app.credentials(ctx, s.fleet, name)
 	if err != nil {
-		return err
+		return &credentialsError{err}
 	}
 	endpoint := s.app.endpoint(s.fleet, name)
 	// OVH's driver measures the clocks itself, and its endpoint may be a name; Robot counts a question without a password
@@ -129,47 +136,25 @@ func (c *clouds) close() {
 }
 
 func (c *clouds) provider(name string) (provider.Provider, error) {
+	if err := c.down[name]; err != nil {
+		return nil, err
+	}
 	if p := c.byName[name]; p != nil {
 		return p, nil
 	}
 	return nil, fmt.Errorf("no driver for provider %q", name)
 }
 
+// credentialsError: what a provider's API asks for is not to be had.
+type credentialsError struct{ error }
+
+func (e *credentialsError) Unwrap() error { return e.error }
+
 // dedicated are the providers whose servers are taken over.
 func (c *clouds) dedicated() map[string]provider.Provider {
 	out := maps.Clone(c.byName)
 	delete(out, inventory.ProviderHetznerCloud)
 	return out
-}
-
-// addresses of all servers the providers have for this fleet, by node, IPv4 first.
-func (s *session) addresses(ctx context.Context) (map[string][]netip.Addr, error) {
-	var mu sync.Mutex
-	all := map[string][]netip.Addr{}
-	var g errgroup.Group
-	for _, p := range s.clouds.byName {
-		g.Go(func() error {
-			servers, err := p.Servers(ctx, s.fleet.Name)
-			mu.Lock()
-			defer mu.Unlock()
-			for node, server := range servers {
-				if a := usable(server.Addr4, server.Addr6); len(a) > 0 {
-					all[node] = a
-				}
-			}
-			return err
-		})
-	}
-	return all, g.Wait()
-}
-
-func usable(candidates ...netip.Addr) (valid []netip.Addr) {
-	for _, a := range candidates {
-		if a.IsValid() {
-			valid = append(valid, a)
-		}
-	}
-	return valid
 }
 
 // stackOptions opens the fleet's Pulumi stack.
@@ -179,7 +164,7 @@ func (s *session) stackOptions() (stack.Options, error) {
 		return stack.Options{}, err
 	}
 	return stack.Options{Dir: s.app.path(".fleet", "stack"), Fleet: s.fleet.Name, Passphrase: passphrase,
-		Driver: s.clouds.hetzner, Dedicated: s.clouds.dedicated(), Log: s.log}, nil
+		Driver: s.clouds.hetzner, Dedicated: s.clouds.dedicated(), Unreachable: s.clouds.down, Log: s.log}, nil
 }
 
 func (s *session) wantedObjects(scope inventory.Fleet) (stack.Wanted, error) {
@@ -191,8 +176,8 @@ func (s *session) wantedObjects(scope inventory.Fleet) (stack.Wanted, error) {
 }
 
 // scope is the fleet as far as this run goes: the PoPs and nodes that were named, all when none was, and whatever has a
-// server already, because what is left out of the provider's objects would be taken down.
-func scope(f inventory.Fleet, named []string, exists map[string][]netip.Addr) inventory.Fleet {
+// server already or may have one, because what is left out of the provider's objects would be taken down.
+func scope(f inventory.Fleet, named []string, exists func(node string) bool) inventory.Fleet {
 	if len(named) == 0 {
 		return f
 	}
@@ -201,7 +186,7 @@ func scope(f inventory.Fleet, named []string, exists map[string][]netip.Addr) in
 	for _, pop := range all {
 		var kept []inventory.Node
 		for _, n := range pop.Nodes {
-			if slices.Contains(named, pop.Name) || slices.Contains(named, n.Name) || len(exists[n.Name]) > 0 {
+			if slices.Contains(named, pop.Name) || slices.Contains(named, n.Name) || exists(n.Name) {
 				kept = append(kept, n)
 			}
 		}
@@ -215,6 +200,9 @@ func scope(f inventory.Fleet, named []string, exists map[string][]netip.Addr) in
 // checkProject refuses a token that sees none of the servers this fleet is known to have: it is most likely another
 // project's, and the fleet would be rented anew beside the one that runs.
 func (s *session) checkProject(exists map[string][]netip.Addr) error {
+	if s.clouds.down[inventory.ProviderHetznerCloud] != nil {
+		return nil // nobody knows what it would see, and nothing is rented
+	}
 	var known []string
 	for _, n := range s.fleet.Resolved() {
 		if n.Machine.Dedicated() {

@@ -34,13 +34,14 @@ func (a *app) runPlan(ctx context.Context, pops []string) (err error) {
 		return err
 	}
 	p.print(a.out)
-	if err := p.err(); err != nil {
+	err = p.err(a.again("plan", pops...))
+	if p.empty() || codeOf(err) == CodeError {
 		return err
 	}
-	if !p.empty() {
-		return exit(CodeChanges, nil)
+	if err != nil { // changes weigh more, but what is unknown is said
+		a.out.say("%v", err)
 	}
-	return nil
+	return exit(CodeChanges, nil)
 }
 
 // plan is everything `up` would do: the provider's objects, then each node.
@@ -49,6 +50,7 @@ type plan struct {
 	proposals []lifecycle.Proposal
 	scope     inventory.Fleet // the part of the fleet that the provider's objects are of
 	shares    []string        // nodes whose peers are to hold other shares; only of a run about the whole fleet
+	unread    []error         // what the nodes of a provider share, and could not be looked at
 }
 
 // plan looks at everything side by side and touches nothing.
@@ -62,18 +64,23 @@ func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
+	if err := s.reachable(nodes); err != nil {
+		return plan{}, err
+	}
 	if err := s.checkProject(addresses); err != nil {
 		return plan{}, err
 	}
-	p := plan{scope: scope(*s.fleet, pops, addresses)}
+	p := plan{scope: scope(*s.fleet, pops, s.mayExist(addresses))}
+	var objects stack.Result
 	var stackErr, nodeErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { p.objects, stackErr = s.previewObjects(ctx, p.scope) })
+	wg.Go(func() { objects, stackErr = s.previewObjects(ctx, p.scope) })
 	wg.Go(func() { p.proposals, nodeErr = s.propose(ctx, nodes, addresses) })
 	wg.Wait()
 	if stackErr != nil {
 		return plan{}, fmt.Errorf("look at the provider's objects: %w", stackErr)
 	}
+	p.take(objects)
 	if nodeErr != nil || len(pops) > 0 {
 		return p, nodeErr
 	}
@@ -81,14 +88,27 @@ func (s *session) plan(ctx context.Context, pops []string) (plan, error) {
 	return p, err
 }
 
-func (s *session) previewObjects(ctx context.Context, scope inventory.Fleet) (stack.Changes, error) {
+// take adds what is to be done to the objects. A node whose server could not be looked at has no plan, whoever noticed.
+func (p *plan) take(objects stack.Result) {
+	p.objects = objects.Changes
+	for i, n := range p.proposals {
+		if err := objects.Errors[n.Node.Name]; err != nil && n.Err == nil {
+			p.proposals[i].Err, p.proposals[i].Plan = err, nil
+		}
+	}
+	if err := objects.Errors[""]; err != nil {
+		p.unread = append(p.unread, err)
+	}
+}
+
+func (s *session) previewObjects(ctx context.Context, scope inventory.Fleet) (stack.Result, error) {
 	options, err := s.stackOptions()
 	if err != nil {
-		return nil, err
+		return stack.Result{}, err
 	}
 	wanted, err := s.wantedObjects(scope)
 	if err != nil {
-		return nil, err
+		return stack.Result{}, err
 	}
 	return stack.Preview(ctx, options, wanted)
 }
@@ -140,26 +160,40 @@ func (p plan) refuseUnadopted(adopt []string, again string) error {
 		strings.Join(list, ", "), again, strings.Join(flags, " "))
 }
 
-// err is why some node could not be looked at, or must not be touched.
-func (p plan) err() error {
+// err is why some node could not be looked at, or must not be touched; again is the command that looks once more.
+func (p plan) err(again string) error {
 	var failed []string
 	for _, n := range p.proposals {
 		if n.Err != nil {
 			failed = append(failed, n.Node.Name)
 		}
 	}
-	switch len(failed) {
-	case 0:
-		return nil
-	case len(p.proposals):
+	if len(failed) > 0 && len(failed) == len(p.proposals) {
 		return fmt.Errorf("no node could be planned: %w", p.proposals[0].Err)
 	}
-	return exit(CodePartial, fmt.Errorf("not planned: %s", strings.Join(failed, ", ")))
+	for _, err := range p.unread {
+		failed = append(failed, err.Error())
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return exit(CodePartial, fmt.Errorf("not planned: %s\n  go on with: %s", strings.Join(failed, ", "), again))
+}
+
+// unknown are the nodes whose provider could not be asked, by its reason.
+func (p plan) unknown() []cause {
+	var silent []failure
+	for _, n := range p.proposals {
+		if unreachable(n.Err) {
+			silent = append(silent, failure{n.Node.Name, n.Err})
+		}
+	}
+	return causes(silent)
 }
 
 func (p plan) print(out *printer) {
 	out.event("plan", "", map[string]any{"objects": p.objects, "nodes": p.forMachines(), "shares": p.shares})
-	if p.empty() && p.err() == nil {
+	if p.empty() && p.err("") == nil {
 		out.data("no changes: %d node(s) as the fleet file says\n", len(p.proposals))
 		return
 	}
@@ -170,7 +204,12 @@ func (p plan) print(out *printer) {
 		}
 	}
 	for _, n := range p.proposals {
-		p.printNode(out, n)
+		if !unreachable(n.Err) {
+			p.printNode(out, n)
+		}
+	}
+	for _, c := range p.unknown() {
+		out.data("%s %s: %s\n  %s\n", out.paint(red, "unknown:"), strings.Join(c.nodes, ", "), c.reason(), strings.Join(c.next(), "\n  "))
 	}
 	for _, node := range p.shares {
 		out.data("%s  its peers get other shares of the key that opens it without a controller\n", out.paint(bold, node))
@@ -211,7 +250,11 @@ func (p plan) summary() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d change(s) at the provider, %d operation(s) on %d node(s), %d disk installation(s)", len(p.objects), ops, len(p.proposals), erased)
+	unknown := ""
+	for _, c := range p.unknown() {
+		unknown += fmt.Sprintf(", %d node(s) of %s unknown", len(c.nodes), c.silent().Provider)
+	}
+	return fmt.Sprintf("%d change(s) at the provider, %d operation(s) on %d node(s), %d disk installation(s)%s", len(p.objects), ops, len(p.proposals), erased, unknown)
 }
 
 // forMachines is the plan of --json.

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -45,7 +44,7 @@ func (a *app) runUp(ctx context.Context, pops, adopt []string, yes bool) (err er
 	}
 	p.print(a.out)
 	if p.empty() {
-		return p.err()
+		return p.err(a.again("up", pops...))
 	}
 	if err := p.refuseUnadopted(adopt, a.again("up", pops...)); err != nil {
 		return err
@@ -98,23 +97,36 @@ func (s *session) carryOut(ctx context.Context, p plan, pops []string) error {
 	if err != nil {
 		return err
 	}
-	var ready []lifecycle.Node
-	for _, n := range nodes {
-		if failed[n.Name] == nil {
-			ready = append(ready, n)
-		}
-	}
+	ready := s.ready(nodes, failed)
 	results, err := s.bringUp(ctx, ready, addresses, show)
 	if err == nil && len(pops) == 0 {
 		var shared []lifecycle.Result
 		shared, err = s.sharePeers(ctx, nodes, addresses, show)
 		results = withShared(results, shared)
+		results = slices.DeleteFunc(results, func(r lifecycle.Result) bool { return failed[r.Node] != nil })
 	}
 	show.stop()
 	if err != nil {
 		return err
 	}
 	return s.conclude(results, failed, pops)
+}
+
+// ready are the nodes that nothing keeps from being brought up; failed is completed with those of providers that can't be
+// asked, and rid of such that this run is not about.
+func (s *session) ready(nodes []lifecycle.Node, failed map[string]error) (ready []lifecycle.Node) {
+	maps.DeleteFunc(failed, func(node string, err error) bool {
+		return node != "" && unreachable(err) && !slices.ContainsFunc(nodes, func(n lifecycle.Node) bool { return n.Name == node })
+	})
+	for _, n := range nodes {
+		if err := s.clouds.down[n.Machine.Provider]; err != nil {
+			failed[n.Name] = err
+		}
+		if failed[n.Name] == nil {
+			ready = append(ready, n)
+		}
+	}
+	return ready
 }
 
 func (s *session) upObjects(ctx context.Context, scope inventory.Fleet, show *progress) (stack.Result, error) {
@@ -148,54 +160,29 @@ func (s *session) bringUp(ctx context.Context, nodes []lifecycle.Node, addresses
 	return lifecycle.Up(ctx, d, nodes)
 }
 
-// sayFailed prints why a node's run stopped, the machine's last lines, and what to do next.
-func (s *session) sayFailed(err error) {
-	out := s.app.out
-	out.say("%s %v", out.paint(red, "✗"), err)
-	var e *lifecycle.Error
-	if !errors.As(err, &e) {
-		return
-	}
-	for _, line := range e.Log[max(0, len(e.Log)-shownLog):] {
-		out.say("    | %s", line)
-	}
-	if e.Next != "" {
-		out.say("    next: %s", e.Next)
-	}
-}
-
-// shownLog is how many of a machine's last lines are shown when it fails; .fleet/log.jsonl has more.
-const shownLog = 8
-
 // conclude says how every node ended and which exit code that is.
 func (s *session) conclude(results []lifecycle.Result, failed map[string]error, pops []string) error {
 	out := s.app.out
-	bad := 0
+	var bad []failure
 	for _, node := range slices.Sorted(maps.Keys(failed)) {
-		err := failed[node]
-		bad++
-		name := node
-		if name == "" {
-			name = "provider"
-		}
-		out.say("%s %s: %v", out.paint(red, "✗"), name, err)
-		out.event("result", node, map[string]any{"error": err.Error()})
+		bad = append(bad, failure{node, failed[node]})
+		out.event("result", node, map[string]any{"error": failed[node].Error()})
 	}
 	for _, r := range results {
 		if r.Err != nil {
-			bad++
-			s.sayFailed(r.Err)
+			bad = append(bad, failure{r.Node, r.Err})
 			out.event("result", r.Node, map[string]any{"stage": r.Stage, "took_sec": r.Took.Seconds(), "error": r.Err.Error()})
 			continue
 		}
 		out.data("%s %s %s in %s\n", out.paint(green, "✓"), r.Node, r.Stage, r.Took.Round(time.Second))
 		out.event("result", r.Node, map[string]any{"stage": r.Stage, "changed": r.Changed, "took_sec": r.Took.Seconds(), "address": r.Server.Addr4})
 	}
+	s.sayFailed(bad...)
 	switch total := len(results) + len(failed); {
-	case bad == 0:
+	case len(bad) == 0:
 		return nil
-	case bad < total:
-		return exit(CodePartial, fmt.Errorf("%d of %d node(s) failed, the others are as wanted\n  go on with: %s", bad, total, s.app.again("up", pops...)))
+	case len(bad) < total:
+		return exit(CodePartial, fmt.Errorf("%d of %d node(s) failed, the others are as wanted\n  go on with: %s", len(bad), total, s.app.again("up", pops...)))
 	default:
 		return fmt.Errorf("no node came up\n  go on with: %s", s.app.again("up", pops...))
 	}

@@ -68,13 +68,16 @@ func (r *dedicatedResource) state(in DedicatedArgs, s provider.Server) Dedicated
 // Read looks at the server; an empty id tells Pulumi that the contract is gone.
 func (r *dedicatedResource) Read(ctx context.Context, req infer.ReadRequest[DedicatedArgs, DedicatedState]) (infer.ReadResponse[DedicatedArgs, DedicatedState], error) {
 	in := req.Inputs
+	asItWas := infer.ReadResponse[DedicatedArgs, DedicatedState](req)
+	if r.held.why(in.Provider, "") != nil {
+		return asItWas, nil
+	}
 	s, found, err := r.machine(ctx, in.Provider, in.Node)
 	if err != nil {
-		r.rec.fail(in.Key, err)
-		return infer.ReadResponse[DedicatedArgs, DedicatedState]{}, err
+		return asItWas, r.unread(ctx, in.Provider, in.Key, err)
 	}
 	if found && s.ID != req.ID { // the fleet file names another one now: Diff and Update see to that
-		return infer.ReadResponse[DedicatedArgs, DedicatedState]{ID: req.ID, Inputs: in, State: req.State}, nil
+		return asItWas, nil
 	}
 	if !found {
 		r.rec.change(Change{Op: "vanished", Kind: "DedicatedServer", Key: in.Key, Node: in.Node})
@@ -105,6 +108,10 @@ func (r *dedicatedResource) Delete(ctx context.Context, req infer.DeleteRequest[
 	in := req.State
 	if !r.allowed[in.Node] {
 		err := refusal([]string{in.Node})
+		r.rec.fail(in.Key, err)
+		return infer.DeleteResponse{}, err
+	}
+	if err := r.held.why(in.Provider, ""); err != nil {
 		r.rec.fail(in.Key, err)
 		return infer.DeleteResponse{}, err
 	}

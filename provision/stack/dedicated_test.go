@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ type racks struct {
 	provider.Provider
 	mu      sync.Mutex
 	mute    bool                       // refuses reverse names
+	down    error                      // does not say which servers there are
 	servers map[string]provider.Server // by node
 	taken   []string
 	let     []string
@@ -29,11 +31,10 @@ type racks struct {
 func (r *racks) Servers(context.Context, string) (map[string]provider.Server, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := map[string]provider.Server{}
-	for node, s := range r.servers {
-		out[node] = s
+	if r.down != nil {
+		return nil, r.down
 	}
-	return out, nil
+	return maps.Clone(r.servers), nil
 }
 
 func (r *racks) Ensure(_ context.Context, w provider.Wanted) (provider.Server, error) {
@@ -89,7 +90,8 @@ func TestDedicatedServersAreTakenOverAndLetGo(t *testing.T) {
 		Passphrase: inventory.SecretText("a passphrase of the vault"), Dedicated: map[string]provider.Provider{"hetznerrobot": r}}
 	w := want(t, dedicatedFleet("321", "322"))
 
-	changes, err := stack.Preview(t.Context(), o, w)
+	preview, err := stack.Preview(t.Context(), o, w)
+	changes := preview.Changes
 	if err != nil || len(changes) != 6 || changes[0].Op != "take over" || len(r.taken) != 0 {
 		t.Fatalf("preview: %v, %v, taken %v", changes, err, r.taken)
 	}

@@ -47,7 +47,7 @@ func (r *firewallResource) Create(ctx context.Context, req infer.CreateRequest[F
 
 // Read looks at the firewall.
 func (r *firewallResource) Read(ctx context.Context, req infer.ReadRequest[FirewallArgs, FirewallArgs]) (infer.ReadResponse[FirewallArgs, FirewallArgs], error) {
-	return read(ctx, r.cloud, "Firewall", req.Inputs.Key, req, func(ctx context.Context, in FirewallArgs) (FirewallArgs, bool, error) {
+	return read(ctx, r.cloud, "Firewall", ProviderName, req.Inputs.Key, req, func(ctx context.Context, in FirewallArgs) (FirewallArgs, bool, error) {
 		fw, ok, err := r.driver.Firewall(ctx, req.ID)
 		in.Name, in.Labels, in.Rules = fw.Name, fw.Labels, []FirewallRule{}
 		for _, rule := range fw.Rules {
@@ -75,5 +75,5 @@ func (r *firewallResource) Update(ctx context.Context, req infer.UpdateRequest[F
 
 // Delete removes the firewall.
 func (r *firewallResource) Delete(ctx context.Context, req infer.DeleteRequest[FirewallArgs]) (infer.DeleteResponse, error) {
-	return remove(ctx, r.cloud, "Firewall", req.State.Key, func(ctx context.Context) error { return r.driver.DeleteFirewall(ctx, req.ID) })
+	return remove(ctx, r.cloud, "Firewall", ProviderName, req.State.Key, func(ctx context.Context) error { return r.driver.DeleteFirewall(ctx, req.ID) })
 }

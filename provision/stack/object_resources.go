@@ -32,7 +32,7 @@ func (r *sshKeyResource) Create(ctx context.Context, req infer.CreateRequest[SSH
 
 // Read looks at the key.
 func (r *sshKeyResource) Read(ctx context.Context, req infer.ReadRequest[SSHKeyArgs, SSHKeyArgs]) (infer.ReadResponse[SSHKeyArgs, SSHKeyArgs], error) {
-	return read(ctx, r.cloud, "SSHKey", req.Inputs.Key, req, func(ctx context.Context, in SSHKeyArgs) (SSHKeyArgs, bool, error) {
+	return read(ctx, r.cloud, "SSHKey", ProviderName, req.Inputs.Key, req, func(ctx context.Context, in SSHKeyArgs) (SSHKeyArgs, bool, error) {
 		k, ok, err := r.driver.SSHKey(ctx, req.ID)
 		in.Name, in.Labels = k.Name, k.Labels
 		return in, ok, err
@@ -56,7 +56,7 @@ func (r *sshKeyResource) Update(ctx context.Context, req infer.UpdateRequest[SSH
 
 // Delete removes the key.
 func (r *sshKeyResource) Delete(ctx context.Context, req infer.DeleteRequest[SSHKeyArgs]) (infer.DeleteResponse, error) {
-	return remove(ctx, r.cloud, "SSHKey", req.State.Key, func(ctx context.Context) error { return r.driver.DeleteSSHKey(ctx, req.ID) })
+	return remove(ctx, r.cloud, "SSHKey", ProviderName, req.State.Key, func(ctx context.Context) error { return r.driver.DeleteSSHKey(ctx, req.ID) })
 }
 
 // NetworkArgs are a private network's inputs, and its whole state.
@@ -85,7 +85,7 @@ func (r *networkResource) Create(ctx context.Context, req infer.CreateRequest[Ne
 
 // Read looks at the network.
 func (r *networkResource) Read(ctx context.Context, req infer.ReadRequest[NetworkArgs, NetworkArgs]) (infer.ReadResponse[NetworkArgs, NetworkArgs], error) {
-	return read(ctx, r.cloud, "Network", req.Inputs.Key, req, func(ctx context.Context, in NetworkArgs) (NetworkArgs, bool, error) {
+	return read(ctx, r.cloud, "Network", ProviderName, req.Inputs.Key, req, func(ctx context.Context, in NetworkArgs) (NetworkArgs, bool, error) {
 		n, ok, err := r.driver.Network(ctx, req.ID)
 		in.Name, in.Labels = n.Name, n.Labels
 		return in, ok, err
@@ -109,7 +109,7 @@ func (r *networkResource) Update(ctx context.Context, req infer.UpdateRequest[Ne
 
 // Delete removes the network.
 func (r *networkResource) Delete(ctx context.Context, req infer.DeleteRequest[NetworkArgs]) (infer.DeleteResponse, error) {
-	return remove(ctx, r.cloud, "Network", req.State.Key, func(ctx context.Context) error { return r.driver.DeleteNetwork(ctx, req.ID) })
+	return remove(ctx, r.cloud, "Network", ProviderName, req.State.Key, func(ctx context.Context) error { return r.driver.DeleteNetwork(ctx, req.ID) })
 }
 
 // PlacementArgs are a placement group's inputs, and its whole state.
@@ -134,7 +134,7 @@ func (r *placementResource) Create(ctx context.Context, req infer.CreateRequest[
 
 // Read looks at the group.
 func (r *placementResource) Read(ctx context.Context, req infer.ReadRequest[PlacementArgs, PlacementArgs]) (infer.ReadResponse[PlacementArgs, PlacementArgs], error) {
-	return read(ctx, r.cloud, "PlacementGroup", req.Inputs.Key, req, func(ctx context.Context, in PlacementArgs) (PlacementArgs, bool, error) {
+	return read(ctx, r.cloud, "PlacementGroup", ProviderName, req.Inputs.Key, req, func(ctx context.Context, in PlacementArgs) (PlacementArgs, bool, error) {
 		g, ok, err := r.driver.PlacementGroup(ctx, req.ID)
 		in.Name, in.Labels = g.Name, g.Labels
 		return in, ok, err
@@ -158,5 +158,5 @@ func (r *placementResource) Update(ctx context.Context, req infer.UpdateRequest[
 
 // Delete removes the group.
 func (r *placementResource) Delete(ctx context.Context, req infer.DeleteRequest[PlacementArgs]) (infer.DeleteResponse, error) {
-	return remove(ctx, r.cloud, "PlacementGroup", req.State.Key, func(ctx context.Context) error { return r.driver.DeletePlacementGroup(ctx, req.ID) })
+	return remove(ctx, r.cloud, "PlacementGroup", ProviderName, req.State.Key, func(ctx context.Context) error { return r.driver.DeletePlacementGroup(ctx, req.ID) })
 }

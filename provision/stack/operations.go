@@ -22,12 +22,16 @@ func create[A any](ctx context.Context, c *cloud, kind, key string, in A, dryRun
 	return infer.CreateResponse[A]{ID: id, Output: in}, nil
 }
 
-// read returns what is there as new inputs and state; an empty id tells Pulumi that the object is gone.
-func read[A any](ctx context.Context, c *cloud, kind, key string, req infer.ReadRequest[A, A], look func(context.Context, A) (A, bool, error)) (infer.ReadResponse[A, A], error) {
+// read returns what is there as new inputs and state; an empty id tells Pulumi that the object is gone. What can't be read
+// stays as it was.
+func read[A any](ctx context.Context, c *cloud, kind, at, key string, req infer.ReadRequest[A, A], look func(context.Context, A) (A, bool, error)) (infer.ReadResponse[A, A], error) {
+	asItWas := infer.ReadResponse[A, A](req)
+	if c.held.why(at, key) != nil {
+		return asItWas, nil
+	}
 	now, ok, err := look(ctx, req.Inputs)
 	if err != nil {
-		c.rec.fail(key, err)
-		return infer.ReadResponse[A, A]{}, err
+		return asItWas, c.unread(ctx, at, key, err)
 	}
 	if !ok {
 		c.rec.change(Change{Op: "vanished", Kind: kind, Key: key, Node: nodeOf(key)})
@@ -48,7 +52,11 @@ func update[A any](ctx context.Context, c *cloud, kind, key string, in A, dryRun
 	return infer.UpdateResponse[A]{Output: in}, nil
 }
 
-func remove(ctx context.Context, c *cloud, kind, key string, do func(context.Context) error) (infer.DeleteResponse, error) {
+func remove(ctx context.Context, c *cloud, kind, at, key string, do func(context.Context) error) (infer.DeleteResponse, error) {
+	if err := c.held.why(at, ""); err != nil {
+		c.rec.fail(key, err)
+		return infer.DeleteResponse{}, err
+	}
 	c.rec.change(Change{Op: "delete", Kind: kind, Key: key, Node: nodeOf(key)})
 	ctx, end := c.rec.begin(ctx, key, "deleting")
 	return infer.DeleteResponse{}, end(do(ctx))

@@ -14,10 +14,10 @@ type object struct {
 	Addr6 pulumi.StringOutput `pulumi:"addr6"`
 }
 
-// program registers everything wanted; Pulumi works out the rest.
-func program(w Wanted) pulumi.RunFunc {
+// program registers everything wanted that may be registered; Pulumi works out the rest.
+func program(w Wanted, may func(kind, at, key string) bool) pulumi.RunFunc {
 	return func(ctx *pulumi.Context) error {
-		b := &builder{ctx: ctx, objects: map[string]*object{}}
+		b := &builder{ctx: ctx, may: may, objects: map[string]*object{}}
 		if w.cloud() {
 			b.add("SSHKey", "ssh-key", pulumi.Map{"name": pulumi.String(w.SSHKey.Name),
 				"publicKey": pulumi.String(w.SSHKey.PublicKey), "labels": labels(w.SSHKey.Labels)})
@@ -46,12 +46,15 @@ func program(w Wanted) pulumi.RunFunc {
 // builder registers resources and keeps the first error.
 type builder struct {
 	ctx     *pulumi.Context
+	may     func(kind, at, key string) bool
 	objects map[string]*object
 	err     error
 }
 
+// add returns nil for what may not be registered now.
 func (b *builder) add(kind, key string, props pulumi.Map) *object {
-	if b.err != nil {
+	at, _ := props["provider"].(pulumi.String)
+	if b.err != nil || !b.may(kind, string(at), key) {
 		return nil
 	}
 	o := &object{}
@@ -86,7 +89,7 @@ func (b *builder) dedicated(fleet string, s Dedicated) {
 }
 
 func (b *builder) reverse(o *object, node, at, name string) {
-	if b.err != nil || name == "" {
+	if b.err != nil || o == nil || name == "" {
 		return
 	}
 	for key, ip := range map[string]pulumi.StringOutput{"reverse4.": o.Addr4, "reverse6.": o.Addr6} {

@@ -22,13 +22,14 @@ type cloud struct {
 	driver    *hetznercloud.Driver         // nil in a fleet without cloud servers
 	dedicated map[string]provider.Provider // by provider
 	rec       *recorder
+	held      *held
 	allowed   map[string]bool // nodes whose servers may be deleted
 	listing   func() (map[string]hetznercloud.Server, error)
 	machines  map[string]func() (map[string]provider.Server, error) // by provider, by node
 }
 
-func newCloud(ctx context.Context, o Options, rec *recorder) *cloud {
-	c := &cloud{driver: o.Driver, dedicated: o.Dedicated, rec: rec, allowed: map[string]bool{},
+func newCloud(ctx context.Context, o Options, rec *recorder, h *held) *cloud {
+	c := &cloud{driver: o.Driver, dedicated: o.Dedicated, rec: rec, held: h, allowed: map[string]bool{},
 		machines: map[string]func() (map[string]provider.Server, error){}}
 	for name, p := range o.Dedicated {
 		c.machines[name] = sync.OnceValues(func() (map[string]provider.Server, error) { return p.Servers(ctx, o.Fleet) })
@@ -55,6 +56,7 @@ func newCloud(ctx context.Context, o Options, rec *recorder) *cloud {
 func (c *cloud) server(ctx context.Context, id string) (hetznercloud.Server, bool, error) {
 	known, err := c.listing()
 	if err != nil {
+		c.held.provider(ProviderName, err)
 		return hetznercloud.Server{}, false, err
 	}
 	if s, ok := known[id]; ok {
@@ -71,6 +73,9 @@ func (c *cloud) machine(ctx context.Context, at, node string) (provider.Server, 
 		return provider.Server{}, false, err
 	}
 	all, err := list()
+	if err != nil {
+		c.held.provider(at, err)
+	}
 	s, found := all[node]
 	return s, found, err
 }

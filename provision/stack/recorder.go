@@ -18,6 +18,7 @@ type recorder struct {
 
 	mu      sync.Mutex
 	servers map[string]ServerOutput // by node; guarded by mu
+	away    map[string]bool         // nodes whose servers are gone; guarded by mu
 	errors  map[string]error        // by key; guarded by mu
 	changes Changes                 // guarded by mu
 	left    map[string][]string     // by node; guarded by mu
@@ -27,7 +28,7 @@ func newRecorder(p Progress) *recorder {
 	if p == nil {
 		p = func(Event) {}
 	}
-	return &recorder{progress: p, servers: map[string]ServerOutput{}, errors: map[string]error{}, left: map[string][]string{}}
+	return &recorder{progress: p, servers: map[string]ServerOutput{}, away: map[string]bool{}, errors: map[string]error{}, left: map[string][]string{}}
 }
 
 // begin announces an operation on key and returns a context whose waits are reported, and a function to end it with.
@@ -81,6 +82,13 @@ func (r *recorder) gone(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.servers, node)
+	r.away[node] = true
+}
+
+func (r *recorder) isGone(node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.away[node]
 }
 
 // result sorts what was recorded by node. A wanted server that neither exists nor failed was not attempted.
@@ -88,7 +96,7 @@ func (r *recorder) result(w Wanted) Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	res := Result{Servers: maps.Clone(r.servers), Errors: map[string]error{}, Changes: slices.Clone(r.changes),
-		Remains: maps.Clone(r.left), Unnamed: map[string]error{}}
+		Remains: maps.Clone(r.left), Unnamed: map[string]error{}, Unreachable: map[string]error{}}
 	for _, key := range sortedKeys(r.errors) {
 		node := nodeOf(key)
 		if strings.HasPrefix(key, "reverse") {
@@ -105,6 +113,19 @@ func (r *recorder) result(w Wanted) Result {
 		}
 	}
 	return res
+}
+
+// stillThere names what a destroy left: a server is not even attempted when a name that points to it could not be taken
+// back, and whoever forgets its node then loses it from sight.
+func (r Result) stillThere(servers, targets []string, gone func(string) bool) {
+	for _, node := range servers {
+		if len(targets) > 0 && !slices.Contains(targets, node) || gone(node) || r.Errors[node] != nil {
+			continue
+		}
+		if r.Errors[node] = r.Unnamed[node]; r.Errors[node] == nil {
+			r.Errors[node] = ErrSkipped
+		}
+	}
 }
 
 // nodeOf is the node that a key belongs to, or "".

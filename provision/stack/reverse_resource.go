@@ -72,7 +72,7 @@ func (r *reverseResource) nameAt(ctx context.Context, in ReverseArgs) (ReverseAr
 
 // Read looks at the name through the server.
 func (r *reverseResource) Read(ctx context.Context, req infer.ReadRequest[ReverseArgs, ReverseArgs]) (infer.ReadResponse[ReverseArgs, ReverseArgs], error) {
-	return read(ctx, r.cloud, "ReverseDNS", req.Inputs.Key, req, func(ctx context.Context, in ReverseArgs) (ReverseArgs, bool, error) {
+	return read(ctx, r.cloud, "ReverseDNS", req.Inputs.Provider, req.Inputs.Key, req, func(ctx context.Context, in ReverseArgs) (ReverseArgs, bool, error) {
 		if in.Provider != "" {
 			return r.nameAt(ctx, in)
 		}
@@ -102,7 +102,7 @@ func (r *reverseResource) Update(ctx context.Context, req infer.UpdateRequest[Re
 
 // Delete gives the provider's default name back; a server that is gone has none.
 func (r *reverseResource) Delete(ctx context.Context, req infer.DeleteRequest[ReverseArgs]) (infer.DeleteResponse, error) {
-	return remove(ctx, r.cloud, "ReverseDNS", req.State.Key, func(ctx context.Context) error {
+	return remove(ctx, r.cloud, "ReverseDNS", req.State.Provider, req.State.Key, func(ctx context.Context) error {
 		in := req.State
 		in.Name = ""
 		err := r.set(ctx, in)

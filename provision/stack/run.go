@@ -21,23 +21,26 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Preview says what Up would do, and changes nothing at the provider. An empty answer means that nothing differs.
-func Preview(ctx context.Context, o Options, w Wanted) (Changes, error) {
-	r, err := open(ctx, o, nil, program(w))
+// Preview says what Up would do, in Result.Changes, and changes nothing at the provider. What could not be looked at is in
+// Result.Errors and Result.Unreachable; whatever else is wrong is the error. When neither says anything and there is no
+// change, nothing differs.
+func Preview(ctx context.Context, o Options, w Wanted) (Result, error) {
+	r, err := open(ctx, o, nil, w)
 	if err != nil {
-		return nil, err
+		return Result{}, err
 	}
 	defer r.close()
 	opts := []optpreview.Option{optpreview.Refresh(), optpreview.Parallel(r.opts.Parallel),
 		optpreview.SuppressProgress(), optpreview.SuppressOutputs(), optpreview.Color("never")}
 	_, cliErr := r.stack.Preview(ctx, opts...)
 	res := r.finish(ctx, Wanted{}, cliErr)
+	res.hold(w, r.held)
 	// The engine works side by side and meets objects in any order; what is printed is compared by people and scripts.
 	slices.SortStableFunc(res.Changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(slices.Index(kindOrder, a.Kind), slices.Index(kindOrder, b.Kind)), strings.Compare(a.Key, b.Key))
 	})
-	changes := append(res.Changes, r.deletions(w, res.Changes)...)
-	return changes, errors.Join(res.Err(), r.refuseDeletes(w))
+	res.Changes = append(res.Changes, r.deletions(w, res.Changes)...)
+	return res, errors.Join(res.inTheWay(), r.refuseDeletes(w))
 }
 
 // kindOrder is the order in which objects need each other.
@@ -46,7 +49,7 @@ var kindOrder = []string{"SSHKey", "Firewall", "Network", "PlacementGroup", "Ser
 // Up brings the provider to w. The error is about the run as a whole; what failed for one node is in Result.Errors, and
 // the servers of the others are in Result.Servers all the same. It is safe to cancel, to kill and to repeat.
 func Up(ctx context.Context, o Options, w Wanted, progress Progress) (Result, error) {
-	r, err := open(ctx, o, progress, program(w))
+	r, err := open(ctx, o, progress, w)
 	if err != nil {
 		return Result{}, err
 	}
@@ -57,14 +60,16 @@ func Up(ctx context.Context, o Options, w Wanted, progress Progress) (Result, er
 	opts := []optup.Option{optup.Refresh(), optup.ContinueOnError(), optup.Parallel(r.opts.Parallel),
 		optup.SuppressProgress(), optup.SuppressOutputs(), optup.Color("never")}
 	_, cliErr := r.stack.Up(ctx, opts...)
-	return r.finish(ctx, w, cliErr), ctx.Err()
+	res := r.finish(ctx, w, cliErr)
+	res.hold(w, r.held)
+	return res, ctx.Err()
 }
 
 // Destroy gives back the servers of the target nodes, which may be deleted by being named, or everything the stack holds
 // when there are no targets; then every server must be in AllowDelete.
 func Destroy(ctx context.Context, o Options, progress Progress, targets ...string) (Result, error) {
 	o.AllowDelete = append(slices.Clone(o.AllowDelete), targets...)
-	r, err := open(ctx, o, progress, func(*pulumi.Context) error { return nil })
+	r, err := open(ctx, o, progress, Wanted{})
 	if err != nil {
 		return Result{}, err
 	}
@@ -81,7 +86,9 @@ func Destroy(ctx context.Context, o Options, progress Progress, targets ...strin
 		return Result{}, err
 	}
 	_, cliErr := r.stack.Destroy(ctx, opts...)
-	return r.finish(ctx, Wanted{}, cliErr), ctx.Err()
+	res := r.finish(ctx, Wanted{}, cliErr)
+	res.stillThere(r.before.servers(), targets, r.rec.isGone)
+	return res, ctx.Err()
 }
 
 // run is one use of the stack: locked, with our provider served beside it.
@@ -90,11 +97,12 @@ type run struct {
 	stack  auto.Stack
 	before deployment // the state as it was found
 	rec    *recorder
+	held   *held
 	lock   *os.File
 	stop   func()
 }
 
-func open(ctx context.Context, o Options, progress Progress, prog pulumi.RunFunc) (_ *run, err error) {
+func open(ctx context.Context, o Options, progress Progress, w Wanted) (_ *run, err error) {
 	o, err = o.withDefaults(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +111,7 @@ func open(ctx context.Context, o Options, progress Progress, prog pulumi.RunFunc
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, fmt.Errorf("stack directory: %w", err)
 	}
-	r := &run{opts: o, rec: newRecorder(progress), stop: func() {}}
+	r := &run{opts: o, rec: newRecorder(progress), held: newHeld(o.Unreachable), stop: func() {}}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -112,12 +120,12 @@ func open(ctx context.Context, o Options, progress Progress, prog pulumi.RunFunc
 	if r.lock, err = lock(ctx, o.Dir); err != nil {
 		return nil, err
 	}
-	port, stop, err := newCloud(ctx, o, r.rec).serve(ctx)
+	port, stop, err := newCloud(ctx, o, r.rec, r.held).serve(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r.stop = stop
-	if err := r.openStack(ctx, work, port, prog); err != nil {
+	if err := r.openStack(ctx, work, port, program(w, r.registered)); err != nil {
 		return nil, err
 	}
 	return r, r.recover(ctx)
@@ -246,7 +254,7 @@ func (r *run) deletions(w Wanted, seen Changes) Changes {
 	}
 	var out Changes
 	for _, res := range slices.Backward(r.before.Resources) {
-		if kind, ours := strings.CutPrefix(res.Type, token("")); ours && !wanted[res.Inputs.Key] {
+		if kind, ours := strings.CutPrefix(res.Type, token("")); ours && !wanted[res.Inputs.Key] && r.held.why(res.Inputs.Provider, "") == nil {
 			out = append(out, Change{Op: "delete", Kind: kind, Key: res.Inputs.Key, Node: nodeOf(res.Inputs.Key)})
 		}
 	}

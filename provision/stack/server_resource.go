@@ -77,10 +77,13 @@ func (r *serverResource) state(in ServerArgs, s hetznercloud.Server) ServerState
 
 // Read looks at the server; an empty id tells Pulumi that it is gone.
 func (r *serverResource) Read(ctx context.Context, req infer.ReadRequest[ServerArgs, ServerState]) (infer.ReadResponse[ServerArgs, ServerState], error) {
+	asItWas := infer.ReadResponse[ServerArgs, ServerState](req)
+	if r.held.why(ProviderName, "") != nil {
+		return asItWas, nil
+	}
 	s, ok, err := r.server(ctx, req.ID)
 	if err != nil {
-		r.rec.fail(req.Inputs.Key, err)
-		return infer.ReadResponse[ServerArgs, ServerState]{}, err
+		return asItWas, r.unread(ctx, ProviderName, req.Inputs.Key, err)
 	}
 	if !ok {
 		r.rec.change(Change{Op: "vanished", Kind: "Server", Key: req.Inputs.Key, Node: req.Inputs.Node})
@@ -141,6 +144,10 @@ func (r *serverResource) Delete(ctx context.Context, req infer.DeleteRequest[Ser
 	key, node := req.State.Key, req.State.Node
 	if !r.allowed[node] {
 		err := refusal([]string{node})
+		r.rec.fail(key, err)
+		return infer.DeleteResponse{}, err
+	}
+	if err := r.held.why(ProviderName, ""); err != nil {
 		r.rec.fail(key, err)
 		return infer.DeleteResponse{}, err
 	}

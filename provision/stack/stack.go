@@ -3,7 +3,8 @@
 // process over loopback, does it through provision/hetznercloud.
 //
 // It never installs or unlocks anything (provision/lifecycle does), never replaces a server, and never deletes one that
-// [Options].AllowDelete does not name. The API token stays in this process: neither Pulumi's configuration, nor its
+// [Options].AllowDelete does not name. A provider that can't be asked what is there is left as it is, and holds up nobody
+// else's nodes: not to know is never read as "nothing is there". The API token stays in this process: neither Pulumi's configuration, nor its
 // state, nor the environment of its CLI holds it. One server that fails does not stop the others; what failed is in
 // [Result].Errors by node. A run that was killed is simply run again: creates are found by label, and locks and pending
 // operations that the killed run left are cleared.
@@ -42,6 +43,7 @@ type Options struct {
 	Driver      *hetznercloud.Driver         // needed only where cloud servers are
 	Dedicated   map[string]provider.Provider // the other providers, by name
 	CLI         string                       // path of pulumi; default: FindCLI
+	Unreachable map[string]error             // providers that are known not to answer, and why; they are not asked again
 	AllowDelete []string                     // nodes whose servers may be deleted
 	Parallel    int                          // default 10
 	Log         *slog.Logger                 // default: discard
@@ -52,7 +54,7 @@ func (o Options) withDefaults(ctx context.Context) (Options, error) {
 	if o.Fleet == "" {
 		problems = append(problems, errors.New("no fleet name"))
 	}
-	if o.Driver == nil && len(o.Dedicated) == 0 {
+	if o.Driver == nil && len(o.Dedicated) == 0 && len(o.Unreachable) == 0 {
 		problems = append(problems, errors.New("no driver"))
 	}
 	if o.Passphrase == nil || len(o.Passphrase.Reveal()) == 0 {
@@ -94,6 +96,9 @@ type Result struct {
 	// Unnamed, by node: its reverse DNS name could not be set. It serves without, and the next run tries again: some
 	// providers take a name only once it resolves, which it does when the fleet's own DNS answers.
 	Unnamed map[string]error
+	// Unreachable, by provider: it could not say what is there. Nothing of it was changed, the state keeps what it knew,
+	// and its nodes have this reason in Errors.
+	Unreachable map[string]error
 }
 
 // Err joins everything that failed, or is nil.

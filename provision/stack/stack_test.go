@@ -89,7 +89,8 @@ func TestUpPreviewNoopDestroy(t *testing.T) {
 	api, o := setup(t)
 	w := want(t, fleet("fsn-1", "fsn-2", "fsn-3"))
 
-	changes, err := stack.Preview(t.Context(), o, w)
+	preview, err := stack.Preview(t.Context(), o, w)
+	changes := preview.Changes
 	if err != nil || len(changes) != 4+3*3 {
 		t.Fatalf("preview: %d changes %v, %v", len(changes), changes, err)
 	}
@@ -104,8 +105,8 @@ func TestUpPreviewNoopDestroy(t *testing.T) {
 	if len(again.Changes) != 0 || again.Servers["fsn-2"] != res.Servers["fsn-2"] || !again.Servers["fsn-1"].Addr4.IsValid() {
 		t.Errorf("second up: changes %v, servers %v", again.Changes, again.Servers)
 	}
-	if changes, err := stack.Preview(t.Context(), o, w); err != nil || len(changes) != 0 {
-		t.Errorf("preview after up: %v %v", changes, err)
+	if again, err := stack.Preview(t.Context(), o, w); err != nil || len(again.Changes) != 0 {
+		t.Errorf("preview after up: %v %v", again.Changes, err)
 	}
 	searchFor(t, o.Dir, api.Token)
 
@@ -152,9 +153,9 @@ func TestRemovedNodeIsNotDeletedUnasked(t *testing.T) {
 	if _, err := stack.Up(t.Context(), o, less, nil); !errors.Is(err, stack.ErrDeleteRefused) || !strings.Contains(err.Error(), "fleet down fsn-2") {
 		t.Fatalf("error %v, want a refusal that names fleet down fsn-2", err)
 	}
-	changes, err := stack.Preview(t.Context(), o, less)
-	if !errors.Is(err, stack.ErrDeleteRefused) || len(changes) != 3 {
-		t.Errorf("preview: %v %v", changes, err)
+	preview, err := stack.Preview(t.Context(), o, less)
+	if !errors.Is(err, stack.ErrDeleteRefused) || len(preview.Changes) != 3 {
+		t.Errorf("preview: %v %v", preview.Changes, err)
 	}
 	o.AllowDelete = []string{"fsn-2"}
 	up(t, o, less)

@@ -60,6 +60,8 @@ type deployment struct {
 		Inputs struct {
 			Key  string `json:"key"`
 			Node string `json:"node"`
+			// Provider is whose the object is; "" is Hetzner Cloud.
+			Provider string `json:"provider"`
 		} `json:"inputs"`
 	} `json:"resources"`
 	Pending []json.RawMessage `json:"pending_operations"`
