@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"popfleet/agents"
 	"popfleet/fleet/controller/audit"
 	"popfleet/fleet/controller/policy"
 	"popfleet/internal/mtls"
@@ -295,6 +296,58 @@ func TestABootNobodyProvedIsProven(t *testing.T) {
 		b.reportFor(time.Hour, "boot-3")
 		if b.proofs != 1 || b.w.status().Nodes[0].Suspect == nil {
 			t.Errorf("%d proofs of a suspect boot, status %+v", b.proofs, b.w.status().Nodes[0].Suspect)
+		}
+	})
+}
+
+// TestAPackageRunIsLookedAt at once, also while an earlier proof waits for its next attempt; one that was judged is left
+// alone, and so is that of a suspect node.
+func TestAPackageRunIsLookedAt(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench, _ keysOf) {
+		seq := uint64(0)
+		reports := func(changed string, d time.Duration) (proofs int) {
+			b.mu.Lock()
+			b.proofs = 0
+			b.mu.Unlock()
+			for range d / (10 * time.Second) {
+				seq++
+				b.w.accept(node, []agents.Report{{V: 1, Node: node, BootID: "boot-1", Seq: seq, Time: time.Now(), BootChanged: changed}})
+				after(10 * time.Second)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.proofs
+		}
+		b.mu.Lock()
+		b.state.InstallRun = "run-1"
+		b.said.Good = &vault.GoodBoot{Install: "run-1", BootID: "boot-1", Rotated: "boot-1", Manifest: "m1"}
+		b.mu.Unlock()
+		if n := reports("", time.Minute) + reports("m1", time.Minute); n != 0 {
+			t.Errorf("%d looks at a node that changed nothing", n)
+		}
+		if n := reports("m2", time.Hour); n < 4 || n > 8 {
+			t.Errorf("%d looks in an hour at what could not be judged", n)
+		}
+		b.mu.Lock()
+		b.prove = func() (lifecycle.Result, error) {
+			good := *b.said.Good
+			good.Declared = "m3" // judged, and not believed
+			b.said.Good = &good
+			return lifecycle.Result{}, nil
+		}
+		b.mu.Unlock()
+		if n := reports("m3", 30*time.Second); n != 1 {
+			t.Errorf("%d looks at the next run", n)
+		}
+		if n := reports("m3", time.Hour); n != 0 {
+			t.Errorf("%d looks at what was judged", n)
+		}
+		b.mu.Lock()
+		b.said.Suspect = &vault.Suspicion{Install: "run-1", Why: "x"}
+		b.mu.Unlock()
+		after(time.Minute)
+		if n := reports("m4", time.Hour); n != 0 {
+			t.Errorf("%d looks at a suspect node", n)
 		}
 	})
 }

@@ -16,7 +16,8 @@ const (
 )
 
 // claimProof says whether a node that reports runs a boot that nobody has proven, or whose key was not exchanged: it
-// was opened by hand, or whoever opened it died before it was done. It takes the visit.
+// was opened by hand, or whoever opened it died before it was done; or whether a package run changed what it boots from. It
+// takes the visit.
 func (w *watcher) claimProof(node string) bool {
 	if w.deps.Lifecycle.Boots == nil {
 		return false
@@ -31,6 +32,13 @@ func (w *watcher) claimProof(node string) bool {
 	return true
 }
 
+// warn passes on what a proof could not do and went on without.
+func (w *watcher) warn(e lifecycle.Event) {
+	if e.Kind == lifecycle.EventWarning {
+		w.deps.Log.Warn("proof of the boot", "node", e.Node, "what", e.Text)
+	}
+}
+
 func (rec *record) unproven() bool {
 	good, q := rec.said.Good, rec.said.Suspect
 	switch {
@@ -39,7 +47,14 @@ func (rec *record) unproven() bool {
 	case good == nil || good.Install != rec.install:
 		return true
 	}
-	return good.BootID != rec.report.BootID || good.Rotated != rec.report.BootID
+	return good.BootID != rec.report.BootID || good.Rotated != rec.report.BootID || rec.upgraded()
+}
+
+// upgraded: a package run on the node changed what it boots from, and nobody has judged that. It has to be before the next
+// reboot (docs/decisions/017).
+func (rec *record) upgraded() bool {
+	said, good := rec.report.BootChanged, rec.said.Good
+	return said != "" && said != good.Manifest && said != good.Declared
 }
 
 // prove proves the boot of a node that reports, unless somebody else is at it.
@@ -50,7 +65,7 @@ func (w *watcher) prove(ctx context.Context, n inventory.Resolved) {
 		return
 	}
 	defer release()
-	r, err := w.deps.Prove(ctx, w.lifecycle(n.Name, func(lifecycle.Event) {}), lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
+	r, err := w.deps.Prove(ctx, w.lifecycle(n.Name, w.warn), lifecycle.Node{Name: n.Name, PoP: n.PoP, Machine: n.Machine})
 	if err == nil && r.Err != nil {
 		err = r.Err
 	}

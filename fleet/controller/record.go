@@ -117,6 +117,9 @@ func (rec *record) newer(r *agents.Report, now time.Time, late time.Duration) bo
 }
 
 func (rec *record) take(r *agents.Report, now time.Time) {
+	if rec.report != nil && rec.report.BootChanged != r.BootChanged {
+		rec.proofs, rec.nextProof = 0, time.Time{} // something new to look at, before it reboots
+	}
 	rec.report, rec.received, rec.dirty = r, now, true
 	if !slices.Contains(rec.boots, r.BootID) {
 		rec.proofs, rec.nextProof = 0, time.Time{}

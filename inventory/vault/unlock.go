@@ -42,6 +42,8 @@ type GoodBoot struct {
 	Changing string `json:"changing,omitempty"`
 	// Rotated is the boot after which the machine key was exchanged last.
 	Rotated string `json:"rotated,omitempty"`
+	// Declared is the last manifest that a package run on the node declared and that was judged, believed or not.
+	Declared string `json:"declared,omitempty"`
 }
 
 // Suspicion is why a node is not believed any more.

@@ -30,6 +30,8 @@ type ruled struct {
 	t    *testing.T
 	addr string
 	seq  uint64 // of the last report
+
+	changed string // what it says a package run made it boot from
 }
 
 func withController(t *testing.T, w *world) *ruled {
@@ -96,7 +98,7 @@ func (r *ruled) report(boot string) {
 	r.seq++
 	var body bytes.Buffer
 	z := gzip.NewWriter(&body)
-	must(r.t, json.NewEncoder(z).Encode([]agents.Report{{V: 1, Node: "fsn-1", BootID: boot, Seq: r.seq, Time: time.Now()}}))
+	must(r.t, json.NewEncoder(z).Encode([]agents.Report{{V: 1, Node: "fsn-1", BootID: boot, Seq: r.seq, Time: time.Now(), BootChanged: r.changed}}))
 	must(r.t, z.Close())
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, "https://"+r.addr+"/v1/reports", &body)
 	must(r.t, err)

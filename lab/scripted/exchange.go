@@ -126,6 +126,8 @@ func (x *exchange) do(r request) (any, error) {
 		return with(r, x.keyBox)
 	case "boot-manifest":
 		return x.manifest()
+	case "boot-changes":
+		return x.bootChanges()
 	case "plan":
 		return with(r, func(n nodeSpec) (any, error) { return x.converge(n, false) })
 	case "apply":
@@ -171,7 +173,7 @@ func (m *Machine) facts(bt *boot, link string) facts {
 	switch link {
 	case "system":
 		f.Hostname, f.Node, f.Sealed, f.RootLUKS, f.Release = d.Node, d.Node, d.Sealed, true, d.Release
-		f.Spent = bt.door.spent
+		f.Spent, f.BootChanged = bt.door.spent, bt.declared.last()
 	case "factory":
 		f.Hostname = m.cfg.Load().Label
 	}

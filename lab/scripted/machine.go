@@ -48,6 +48,9 @@ type Machine struct {
 	boot    *boot // nil when off
 	ports   map[uint16]func(net.Conn)
 	kept    keptContent
+
+	carried *declarations // what the next boots begin with
+	forged  bool          // and call their own
 }
 
 // boot is one run from power-on to power-off. What lives in memory lives here.
@@ -64,6 +67,7 @@ type boot struct {
 	install  *installRun
 	conns    map[net.Conn]bool
 	sharing  *sharing // guarded by the machine's mu: passes content on
+	declared declarations
 }
 
 func newMachine(b *Backend, c machine.Config) *Machine {
@@ -129,6 +133,7 @@ func (m *Machine) PowerOn(context.Context) error {
 func (m *Machine) start() {
 	ctx, cut := context.WithCancel(m.b.life)
 	bt := &boot{id: newBootID(), ctx: ctx, cut: cut, stage: booting, agents: map[string]bool{}, conns: map[net.Conn]bool{}}
+	bt.declared = m.remembered(bt.id)
 	m.boot = bt
 	m.b.spawn(func() { m.run(bt) })
 }

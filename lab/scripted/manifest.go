@@ -41,6 +41,10 @@ func (x *exchange) manifest() (any, error) {
 		return nil, &remoteError{"wrong_node", "this machine does not run an installed system", ""}
 	}
 	d := x.m.snapshot()
+	return d.manifest(), nil
+}
+
+func (d *content) manifest() (out bootManifest) {
 	files := map[string]string{
 		"boot/grub/grub.cfg": "grub of " + d.LUKSUUID, "boot/vmlinuz-6.1": "kernel", "boot/initrd.img-6.1": "initrd",
 		"boot/fleet-node.cpio.zst": string(d.InitramfsKey.PublicKey().Marshal()),
@@ -51,7 +55,6 @@ func (x *exchange) manifest() (any, error) {
 		}
 	}
 	maps.Copy(files, d.Tampered)
-	var out bootManifest
 	whole := sha256.New()
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		sum := sha256.Sum256([]byte(files[path]))
@@ -60,5 +63,5 @@ func (x *exchange) manifest() (any, error) {
 		fmt.Fprintf(whole, "%s %d %s\n", f.Path, f.SizeBytes, f.SHA256)
 	}
 	out.Digest = hex.EncodeToString(whole.Sum(nil))
-	return out, nil
+	return out
 }

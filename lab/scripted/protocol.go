@@ -131,6 +131,8 @@ type facts struct {
 	RootLUKS  bool       `json:"root_luks"`
 	Release   string     `json:"release,omitempty"`
 	Spent     int        `json:"spent_shares,omitempty"`
+
+	BootChanged string `json:"boot_changed,omitempty"`
 }
 
 type sealSpec struct {

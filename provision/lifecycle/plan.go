@@ -23,6 +23,7 @@ const (
 	OpWaitSystem  Op = "wait-system"
 	OpProveBoot   Op = "prove-boot" // after every boot of a sealed node; in no plan
 	OpRotateKey   Op = "rotate-key" // likewise
+	OpRenewBoot   Op = "renew-boot" // when a package run changed what it boots from; in no plan
 	OpSeal        Op = "seal"
 	OpConverge    Op = "converge"
 	OpWaitServing Op = "wait-serving"
@@ -156,6 +157,7 @@ var deadlines = map[Op]time.Duration{
 	OpWaitSystem:  4 * time.Minute,
 	OpProveBoot:   2 * time.Minute,
 	OpRotateKey:   3 * time.Minute,
+	OpRenewBoot:   2 * time.Minute,
 	OpSeal:        2 * time.Minute,
 	OpConverge:    10 * time.Minute,
 	OpWaitServing: 2 * time.Minute,
@@ -208,6 +210,8 @@ func (w Want) text(op Op, seen Observation) string {
 		return "compare what it booted from with what was recorded"
 	case OpRotateKey:
 		return "exchange its machine key"
+	case OpRenewBoot:
+		return "record what its package manager made it boot from"
 	case OpSeal:
 		return "give it its lasting disk keys and host keys, destroy the install key"
 	case OpConverge:

@@ -76,6 +76,13 @@ func (n *node) believe(ctx context.Context, seen Observation) error {
 	if err := n.spend(seen); err != nil {
 		return err
 	}
+	if err := n.rotateWhenDue(ctx, known, seen); err != nil {
+		return err
+	}
+	return n.renewWhenDue(ctx, known, seen)
+}
+
+func (n *node) rotateWhenDue(ctx context.Context, known vault.UnlockState, seen Observation) error {
 	due, err := n.rotationDue(known.Good, seen.Facts.BootID)
 	if err != nil || !due {
 		return err
@@ -179,10 +186,13 @@ func (n *node) vouched(ctx context.Context, good *vault.GoodBoot, boot string, m
 		return false, nil
 	}
 	p, _, err := n.adopt(ctx)
-	if errors.Is(err, vault.ErrTampered) {
+	switch {
+	case errors.Is(err, vault.ErrTampered):
 		return false, nil
+	case err != nil || p.Manifest == m.Digest || p.BootID != boot:
+		return p.Manifest == m.Digest, err
 	}
-	return p.Manifest == m.Digest, err
+	return n.declaredSince(ctx, p, m)
 }
 
 func (n *node) suspect(ctx context.Context, seen Observation, m spec.BootManifest, why string) error {
@@ -234,6 +244,11 @@ func (n *node) changedByUs(ctx context.Context, seen Observation, act func() (ch
 			}
 		}
 		if !believed {
+			if believed, err = n.renewed(ctx, seen); err != nil {
+				return err
+			}
+		}
+		if !believed {
 			return n.suspect(ctx, seen, m, "what it boots from changed while it ran: "+changed)
 		}
 	}
@@ -280,7 +295,7 @@ func (n *node) recordBoot(ctx context.Context, seen Observation) error {
 	if err != nil {
 		return err
 	}
-	return n.leave(ctx, proven(known.Good))
+	return n.leave(ctx, told(known.Good))
 }
 
 func byPath(m spec.BootManifest) map[string]string {

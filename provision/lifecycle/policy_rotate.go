@@ -78,6 +78,15 @@ func proven(good *vault.GoodBoot) vault.Proven {
 	return vault.Proven{BootID: good.BootID, Manifest: good.Manifest}
 }
 
+// told is what other copies are told between two boots: this one's key may not have been exchanged yet, and nobody must take
+// it for exchanged.
+func told(good *vault.GoodBoot) vault.Proven {
+	if good == nil {
+		return vault.Proven{}
+	}
+	return vault.Proven{BootID: good.Rotated, Manifest: good.Manifest}
+}
+
 // rotate exchanges the machine key. The order is what keeps the node openable: the next key is on the operator's disk
 // before it leaves, in the machine's header and proven before it is called current, and called current before the old
 // one is destroyed. Cut anywhere, the key that the vault calls current opens the disk, so a locked node is never handed

@@ -49,6 +49,7 @@ const (
 	VerdictGood    = "good"    // the boot was proven
 	VerdictSuspect = "suspect" // it was not
 	VerdictRotated = "rotated" // the machine key was exchanged
+	VerdictRenewed = "renewed" // a package run changed what it boots from, and that was recorded
 	VerdictOrder   = "order"   // a person said something of the node
 )
 
