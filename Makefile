@@ -1,5 +1,6 @@
 # popfleet. `make help` lists what can be made.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 
 GO       ?= go
