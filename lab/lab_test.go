@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -271,4 +273,33 @@ func TestRemoveKeepsItsHandsOffOtherFolders(t *testing.T) {
 	if _, err := os.Stat(mine); err != nil {
 		t.Error(err)
 	}
+}
+
+// Whoever asks the lab to end hears that it does, every time.
+func TestDownIsAnswered(t *testing.T) {
+	for i := range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- serveHTTP(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				cancel()
+				runtime.Gosched()
+				fmt.Fprint(w, "down")
+			}), slog.New(slog.DiscardHandler))
+		}()
+		res, err := http.Get("http://" + l.Addr().String())
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		res.Body.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		cancel()
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
