@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ func TestMachinesMixed(t *testing.T) {
 		{"KernelUpdateIsCheckedAndBooted", w.kernelUpdate},
 		{"PeersOpenWithNoController", w.peersOpen},
 		{"ReplaceMovesANode", w.replace},
+		{"OverheadStaysBelowItsBar", w.overhead}, // late, so that a busy machine hides nothing else
 		{"DownLeavesNoHeaderThatOpens", w.mixedDown},
 	} {
 		if !t.Run(s.name, s.do) {
@@ -62,12 +64,7 @@ func (w *site) mixedUp(t *testing.T) {
 	r := w.fleet(t, upLimit, "up", "--yes", "--json", "--adopt", "fsn-2", "--adopt", "fsn-3").want(t, 0, "up")
 	figure(t, "mixed PoP, three nodes from nothing to serving", r.took)
 	w.phases(t)
-	w.overhead(t)
-	own := 100 * float64(r.cpu) / float64(r.took)
-	t.Logf("FIGURE %-58s %6.1f %%", "the operator's own CPU time, of the wall time of three nodes", own)
-	if own > overheadBar {
-		t.Errorf("the run itself computed for %s of %s", r.cpu, r.took)
-	}
+	w.serving, w.upBegan, w.upCPU = time.Now(), time.Now().Add(-r.took), r.cpu
 	for _, e := range w.entries(t, journal.Filter{Op: "enter-rescue", Status: journal.Done}) {
 		var evidence struct{ Trust string }
 		if err := json.Unmarshal(e.Evidence, &evidence); err != nil {
@@ -85,39 +82,50 @@ func (w *site) mixedUp(t *testing.T) {
 	w.status(t, "--wait", "10m")
 }
 
-// overhead is the part of each node's wall time in which nothing of the provider, the boot or the disk was at work: what
-// lies between its operations, each of which is such a wait.
+// overhead is the part of each node's way to serving in which nothing of the provider, the boot or the disk was at work: what
+// lies between its operations, each of which is such a wait. Sharing keys among peers begins when the last node is up: the way
+// there is waited for by all.
 func (w *site) overhead(t *testing.T) {
 	t.Helper()
-	type span struct {
-		first, last time.Time
-		busy        time.Duration
-	}
-	nodes := map[string]*span{}
+	ways := map[string][]journal.Entry{}
 	for _, e := range w.entries(t, journal.Filter{Status: journal.Done}) {
-		if e.Node == "" {
+		if e.Node == "" || e.Ended.After(w.serving) {
 			continue
 		}
-		s := nodes[e.Node]
-		if s == nil {
-			s = &span{first: e.Began}
-			nodes[e.Node] = s
-		}
-		s.busy += e.Ended.Sub(e.Began)
-		if e.Began.Before(s.first) {
-			s.first = e.Began
-		}
-		if e.Ended.After(s.last) {
-			s.last = e.Ended
+		ways[e.Node] = append(ways[e.Node], e)
+	}
+	var last time.Time // when the slowest node had come all the way by itself
+	for _, way := range ways {
+		slices.SortFunc(way, func(a, b journal.Entry) int { return a.Began.Compare(b.Began) })
+		if i := slices.IndexFunc(way, func(e journal.Entry) bool { return e.Op == "converge" }); i >= 0 && way[i].Ended.After(last) {
+			last = way[i].Ended
 		}
 	}
-	for name, s := range nodes {
-		wall := s.last.Sub(s.first)
-		between := 100 * float64(wall-s.busy) / float64(wall)
-		t.Logf("FIGURE %-58s %6.1f %%", "overhead of "+name+" between its operations", between)
-		if between > overheadBar {
-			t.Errorf("%s: nothing was at work for %.1f %% of its way", name, between)
+	for name, way := range ways {
+		var between time.Duration
+		end := way[0].Began
+		for _, e := range way {
+			if gap := e.Began.Sub(end); gap > 0 {
+				between += gap
+			}
+			if e.Ended.After(end) {
+				end = e.Ended
+			}
+			if e.Op == "converge" && end.Before(last) {
+				end = last
+			}
 		}
+		wall := end.Sub(way[0].Began)
+		percent := 100 * float64(between) / float64(wall)
+		t.Logf("FIGURE %-58s %6.1f %%", "overhead of "+name+" between its operations", percent)
+		if percent > overheadBar {
+			t.Errorf("%s: nothing was at work for %s of its %s", name, between.Round(time.Second), wall.Round(time.Second))
+		}
+	}
+	own := 100 * float64(w.upCPU) / float64(last.Sub(w.upBegan))
+	t.Logf("FIGURE %-58s %6.1f %%", "the operator's own CPU time, of the wall time of three nodes", own)
+	if own > overheadBar {
+		t.Errorf("the run itself computed for %s", w.upCPU)
 	}
 }
 

@@ -36,6 +36,8 @@ type site struct {
 	lab               *lab.Client
 	ca                string
 	stopController    func()
+	upBegan, serving  time.Time // the run from nothing to serving, and what it computed itself
+	upCPU             time.Duration
 
 	mu       sync.Mutex
 	captured bytes.Buffer // everything every command printed, for the search for secrets; guarded by mu
