@@ -251,3 +251,68 @@ func TestTheControllerHearsOfAPackageRun(t *testing.T) {
 	r.changed = ""
 	r.inStep(t, boot())
 }
+
+// refusing is a vault that begins no rotation.
+type refusing struct{ lifecycle.Rotation }
+
+func (refusing) BeginRotation(string) (vault.Rotation, error) { return vault.Rotation{}, errKilled }
+
+// TestAWordBetweenBootsIsNoExchange: the key of this boot could not be exchanged, then a package run was recorded and other
+// copies were told. The next look must not take that for another copy's exchange.
+func TestAWordBetweenBootsIsNoExchange(t *testing.T) {
+	w, m := guarded(t, inprocess.Options{})
+	w.lock(t, m)
+	d := w.deps
+	d.Rotation = refusing{w.vault}
+	must(t, w.unlockNow(t, d).Err)
+	recorded := w.good(t)
+	upgraded(t, m, "6.2")
+	must(t, w.unlockNow(t, d).Err)
+	if now := w.good(t); now.Manifest == recorded.Manifest || now.Rotated == now.BootID {
+		t.Fatalf("recorded: %+v", now)
+	}
+	must(t, w.unlockNow(t, w.deps).Err)
+	if k := w.rotation(t); k.Generation != 1 || w.good(t).Rotated != recorded.BootID {
+		t.Errorf("machine key %d", k.Generation)
+	}
+}
+
+// TestAnUpgradeMeetsAPackageRun: the node was looked at, then its package manager changed it, then the upgrade begins.
+func TestAnUpgradeMeetsAPackageRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		meet    func(t *testing.T, m *scripted.Machine)
+		suspect bool
+	}{
+		"declared": {func(t *testing.T, m *scripted.Machine) { upgraded(t, m, "6.2") }, false},
+		"killed":   {func(_ *testing.T, m *scripted.Machine) { m.Tamper("boot/vmlinuz-6.2", "kernel 6.2") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, m := guarded(t, inprocess.Options{})
+			w.deps.Compiler = &compiler{"second"}
+			w.deps.Journal = &onBegin{memoryJournal: &memoryJournal{}, op: string(lifecycle.OpConverge), do: func() { c.meet(t, m) }}
+			r := w.up(t)[0]
+			if errors.Is(r.Err, lifecycle.ErrSuspect) != c.suspect || (r.Err != nil) != c.suspect {
+				t.Fatalf("the upgrade: %v", r.Err)
+			}
+			w.lock(t, m)
+			if r := w.unlockNow(t, w.deps); (r.Err != nil) != c.suspect {
+				t.Errorf("after the reboot: %v", r.Err)
+			}
+		})
+	}
+}
+
+// TestAnUpgradeAndTheWordOfAnEarlierBoot: the state is what was declared, in the boot before.
+func TestAnUpgradeAndTheWordOfAnEarlierBoot(t *testing.T) {
+	w, m := guarded(t, inprocess.Options{})
+	upgraded(t, m, "6.2")
+	m.Tamper("boot/vmlinuz-6.2", "") // taken back before anybody looked
+	m.CarryDeclarations(false)
+	w.lock(t, m)
+	must(t, w.unlockNow(t, w.deps).Err)
+	m.Tamper("boot/vmlinuz-6.2", "kernel 6.2")
+	w.deps.Compiler = &compiler{"second"}
+	if r := w.up(t)[0]; !errors.Is(r.Err, lifecycle.ErrSuspect) {
+		t.Errorf("got %v", r.Err)
+	}
+}
