@@ -15,6 +15,7 @@ import (
 	"popfleet/agents/exchange"
 	"popfleet/agents/facts"
 	"popfleet/agents/install"
+	"popfleet/agents/mend"
 	"popfleet/agents/seal"
 	"popfleet/playbooks/spec"
 )
@@ -24,6 +25,7 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 	host := facts.Host{}
 	sealer := seal.Handler{Host: host, Run: command.System{}, Log: log}
 	keeper := bootkeep.New(log)
+	mender := mend.Handler{Host: host, Run: command.System{}, Log: log}
 	boot := reboot{host, keeper.Check, bootchain.RebootSoon}
 	all := map[string]exchange.Handler{
 		spec.OpFacts: func(ctx context.Context, _ json.RawMessage, _ exchange.Session) (any, error) {
@@ -35,6 +37,8 @@ func Handlers(log *slog.Logger) map[string]exchange.Handler {
 		spec.OpKeyBox:    sealer.KeyBox,
 		spec.OpPeerKey:   sealer.PeerKey,
 		spec.OpWipe:      sealer.Wipe,
+		spec.OpMendPlan:  mender.Plan,
+		spec.OpMend:      mender.Mend,
 		spec.OpShare:     passOn(log),
 		spec.OpReboot:    boot.serve,
 		spec.OpBootCheck: boot.bootCheck,
