@@ -156,6 +156,7 @@ func (d *daemon) control(status func() Status) http.Handler {
 		return map[string]int{"cleared": d.faults.Clear(id)}, nil
 	})
 	answer("POST /machines/{name}/power", d.power)
+	answer("POST /machines/{name}/disk", d.replaceDisk)
 	answer("GET /machines/{name}/ledger", d.ledger)
 	answer("GET /impostor", func(*http.Request) (any, error) {
 		return Impostor{d.impostor.Contacts(), d.impostor.Logins(), len(d.impostor.Heard())}, nil

@@ -61,7 +61,7 @@ func (c *command) root() *cobra.Command {
 	root.SetErr(c.Err)
 	root.PersistentFlags().StringVar(&c.cfg.Dir, "dir", c.cfg.Dir, "folder of the lab's state")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "JSON on stdout")
-	root.AddCommand(c.up(), c.down(), c.status(), c.env(), c.faults(), c.fault(), c.console(), c.power(), c.ledger(), c.exec(), c.build())
+	root.AddCommand(c.up(), c.down(), c.status(), c.env(), c.faults(), c.fault(), c.console(), c.power(), c.disk(), c.ledger(), c.exec(), c.build())
 	return root
 }
 

@@ -57,6 +57,20 @@ func (c *command) power() *cobra.Command {
 	}
 }
 
+func (c *command) disk() *cobra.Command {
+	var n lab.NewDisk
+	cmd := &cobra.Command{
+		Use: "disk NAME", Short: "put a blank disk into a machine, in the place of one that is there", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.client().ReplaceDisk(cmd.Context(), args[0], n)
+		},
+	}
+	cmd.Flags().IntVar(&n.Slot, "slot", 1, "0 or 1")
+	cmd.Flags().StringVar(&n.Serial, "serial", "", "of the new disk")
+	cmd.Flags().IntVar(&n.SizeGB, "size-gb", 20, "of the new disk")
+	return cmd
+}
+
 func (c *command) ledger() *cobra.Command {
 	return &cobra.Command{
 		Use: "ledger NAME", Short: "what a played machine saw, as JSON", Args: cobra.ExactArgs(1),

@@ -20,6 +20,7 @@ type disk struct {
 
 	Touched bool   // wiped by an install: what was there is gone
 	Marker  string // run id of the install that wiped it
+	Written int    // percent, while a mirror is written to it anew; 0 is no longer
 	holds   *content
 }
 
@@ -27,6 +28,7 @@ type disk struct {
 // what resyncs on a real machine is simply the same.
 type content struct {
 	Complete bool // the boot loader finds it
+	Halves   int  // disks it was installed on: 2 is a mirror
 
 	Fleet, Node  string
 	UnlockKeys   []string

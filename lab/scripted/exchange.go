@@ -136,6 +136,10 @@ func (x *exchange) do(r request) (any, error) {
 		return nil, nil
 	case "wipe":
 		return with(r, x.wipe)
+	case "mend-plan":
+		return with(r, func(s mendSpec) (any, error) { return x.mend(s, false) })
+	case "mend":
+		return with(r, func(s mendSpec) (any, error) { return x.mend(s, true) })
 	case "share":
 		return with(r, x.share)
 	}

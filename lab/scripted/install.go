@@ -225,6 +225,7 @@ func (m *Machine) partition(run *installRun) error {
 	if i := slices.IndexFunc(disks, func(d *disk) bool { return d.Marker == run.spec.Run }); i >= 0 {
 		run.content = disks[i].holds
 	}
+	run.content.Halves = len(disks)
 	for _, d := range disks {
 		if d.Marker == run.spec.Run {
 			continue // wiped by this run before
