@@ -91,7 +91,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", defaultDir(a.env), "operator's `folder`, the one with fleet.yaml")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "one JSON event per line on stdout")
 	root.AddCommand(a.initCommand(), a.planCommand(), a.upCommand(), a.unlockCommand(), a.sshCommand(),
-		a.downCommand(), a.replaceCommand(), a.quarantineCommand(), a.orderCommand(), a.versionCommand(), a.controllerCommand(), a.statusCommand(), a.checkCommand(), a.auditCommand(), a.caCommand(), a.explainCommand())
+		a.downCommand(), a.replaceCommand(), a.mendCommand(), a.quarantineCommand(), a.orderCommand(), a.versionCommand(), a.controllerCommand(), a.statusCommand(), a.checkCommand(), a.auditCommand(), a.caCommand(), a.explainCommand())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\n  hint: %s --help lists what it takes", err, c.CommandPath())
 	})

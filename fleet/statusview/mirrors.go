@@ -29,7 +29,7 @@ func mirrors(n controller.Node) (found []Finding) {
 			verb = "run"
 		}
 		found = append(found, Finding{l.severity, n.Node, fmt.Sprintf("%s: %s %s on %s", l.what, strings.Join(names[l], ", "), verb, l.how),
-			"fleet check reboot " + n.Node})
+			"fleet mend " + n.Node})
 	}
 	return found
 }
