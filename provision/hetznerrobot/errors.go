@@ -166,7 +166,7 @@ func kindOf(err error) (hint string, kind error) {
 		return "a manual reset was ordered and a technician works on it: run the command again when Robot says it is done", provider.ErrCantRestart
 	}
 	var r *refusal
-	if errors.As(err, &r) && r.Status == http.StatusNotFound {
+	if errors.As(err, &r) && r.Status == http.StatusNotFound && r.Code != "" { // a gateway's page says nothing about what exists
 		return "", provider.ErrNotFound
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

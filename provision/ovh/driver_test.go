@@ -374,3 +374,26 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 		t.Errorf("error %v, and %d calls went elsewhere", err, f.count("GET", "/elsewhere"))
 	}
 }
+
+// A gateway's page is not OVH saying that a server is gone: the call is repeated, and in the end it is an outage.
+func TestForeign404(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		d, err := ovh.New(ovh.Options{ApplicationKey: inventory.SecretText(appKey), ApplicationSecret: inventory.SecretText(appSecret),
+			ConsumerKey: inventory.SecretText(consumerKey), Servers: map[string]string{"gra-1": service},
+			Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "/auth/time") {
+					return answer(200, "1457018875"), nil
+				}
+				calls++
+				return answer(404, "<html>no such host here</html>"), nil
+			})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := d.Describe(t.Context(), "demo", "gra-1")
+		if ok || err == nil || errors.Is(err, provider.ErrNotFound) || calls < 2 {
+			t.Errorf("found %t after %d calls: %v", ok, calls, err)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package ovh
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -34,6 +35,7 @@ type apiError struct {
 	code    string // NOT_GRANTED_CALL, or the class of newer errors: Client::Forbidden
 	message string
 	query   string // what OVH's support asks for
+	foreign bool   // not the API's JSON: a gateway's page says nothing about what exists
 	after   time.Duration
 }
 
@@ -57,7 +59,7 @@ func parseError(status int, h http.Header, body []byte) *apiError {
 		ErrorCode string `json:"errorCode"`
 		Message   string `json:"message"`
 	}
-	e := &apiError{status: status, query: printable(h.Get("X-Ovh-QueryID"), 80)}
+	e := &apiError{status: status, query: printable(h.Get("X-Ovh-QueryID"), 80), foreign: !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))}
 	if err := json.Unmarshal(body, &wire); err != nil {
 		wire.Message = string(body)
 	}
@@ -116,7 +118,7 @@ func kindOf(r request, err error) (hint string, kind error) {
 		return api.rightHint(r), provider.ErrUnauthorized
 	case api.status == statusExpired:
 		return "renew it at OVH, or take the node out of the fleet file: its data is kept for some days only", provider.ErrExpired
-	case api.status == http.StatusNotFound:
+	case absent(err):
 		return "", provider.ErrNotFound
 	case api.status == http.StatusTooManyRequests:
 		return "", provider.ErrRateLimited
@@ -197,6 +199,8 @@ func (e *apiError) judge() verdict {
 		return verdict{retry: true, reason: "conflict: " + e.words("another task may run on it")}
 	case e.status == http.StatusLocked:
 		return verdict{retry: true, reason: "locked: " + e.words("another task runs on it")}
+	case e.status == http.StatusNotFound && e.foreign:
+		return verdict{retry: true, ambiguous: true, reason: "a page that is not the API's answers HTTP 404"}
 	case e.status >= 500:
 		return verdict{retry: true, ambiguous: true, after: e.after, reason: fmt.Sprintf("the API answers HTTP %d", e.status)}
 	}
@@ -230,6 +234,12 @@ func judgeNetwork(err error) verdict {
 // mayHaveHappened says whether a failed call may have taken effect all the same.
 func mayHaveHappened(err error) bool {
 	return !errors.Is(err, provider.ErrUnauthorized) && judge(err).ambiguous
+}
+
+// absent says that the API itself answered that there is no such thing.
+func absent(err error) bool {
+	var api *apiError
+	return errors.As(err, &api) && api.status == http.StatusNotFound && !api.foreign
 }
 
 func statusOf(err error) int {

@@ -160,7 +160,7 @@ func (d *Driver) defaultPayment(ctx context.Context, op string) (int64, error) {
 // Discard empties the quote's cart at OVH; it is politeness, for carts expire.
 func (d *Driver) Discard(ctx context.Context, q Quote) error {
 	err := d.call(ctx, "discard cart "+q.Cart, request{method: http.MethodDelete, path: cartPath(q.Cart)})
-	if statusOf(err) == http.StatusNotFound {
+	if absent(err) {
 		return nil
 	}
 	return err
@@ -178,7 +178,7 @@ func (d *Driver) sold(ctx context.Context, op, cart string) (bool, error) {
 		ReadOnly bool `json:"readOnly"`
 	}
 	err := d.get(ctx, op+": read the cart", cartPath(cart), &c)
-	if statusOf(err) == http.StatusNotFound {
+	if absent(err) {
 		return false, &Error{Op: op, Kind: provider.ErrNotFound, Err: bare(err), Hint: "the cart has expired: ask for the price again"}
 	}
 	return c.ReadOnly, err

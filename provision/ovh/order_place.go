@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -212,7 +211,7 @@ func (d *Driver) paid(ctx context.Context, op string, o Order, cause error) erro
 }
 
 func payError(op string, o Order, err error) error {
-	if errors.Is(err, provider.ErrUnauthorized) || statusOf(err) == http.StatusNotFound {
+	if errors.Is(err, provider.ErrUnauthorized) || absent(err) {
 		return err
 	}
 	return &Error{Op: op, Err: bare(err), Hint: "the order stands and is not paid as far as OVH shows: pay or let it lapse at " + o.URL}

@@ -3,7 +3,6 @@ package ovh
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -96,7 +95,7 @@ func (d *Driver) orderDetail(ctx context.Context, op, path, plan string) (ordere
 		}
 	}
 	err := d.get(ctx, op+": read its plan", path+"/extension", &extension)
-	if statusOf(err) == http.StatusNotFound {
+	if absent(err) {
 		return d.operation(ctx, op, path)
 	}
 	if err != nil || extension.Order.Plan.Code != plan {
@@ -110,7 +109,7 @@ func (d *Driver) orderDetail(ctx context.Context, op, path, plan string) (ordere
 func (d *Driver) operation(ctx context.Context, op, path string) (ordered, error) {
 	var ids []int64
 	err := d.get(ctx, op+": read its operations", path+"/operations", &ids)
-	if statusOf(err) == http.StatusNotFound || (err == nil && len(ids) == 0) {
+	if absent(err) || (err == nil && len(ids) == 0) {
 		return ordered{}, nil
 	}
 	if err != nil {

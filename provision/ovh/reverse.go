@@ -61,7 +61,7 @@ func (d *Driver) Reverse(ctx context.Context, id string, addr netip.Addr) (strin
 func (d *Driver) readReverse(ctx context.Context, op string, block netip.Prefix, addr netip.Addr) (string, error) {
 	var now reverse
 	err := d.get(ctx, op, reversePath(block, addr), &now)
-	if statusOf(err) == http.StatusNotFound {
+	if absent(err) {
 		return "", nil
 	}
 	return now.Name, err
@@ -78,7 +78,7 @@ func reversePath(block netip.Prefix, addr netip.Addr) string {
 
 func (d *Driver) clearReverse(ctx context.Context, op, path string) error {
 	err := d.call(ctx, op, request{method: http.MethodDelete, path: path})
-	if statusOf(err) == http.StatusNotFound {
+	if absent(err) {
 		return nil
 	}
 	return err

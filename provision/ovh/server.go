@@ -3,7 +3,6 @@ package ovh
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/netip"
 	"net/url"
 
@@ -97,7 +96,7 @@ func (d *Driver) addresses(ctx context.Context, op, service string) (addresses, 
 	}
 	var blocks []string
 	err := d.get(ctx, op+": its addresses", serverPath(service)+"/ips", &blocks)
-	if err != nil && statusOf(err) != http.StatusNotFound {
+	if err != nil && !absent(err) {
 		return addresses{}, err
 	}
 	var found addresses

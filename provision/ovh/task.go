@@ -105,7 +105,7 @@ func (w *wait) poll(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return explain(w.op, r, context.Cause(ctx))
 	}
-	if statusOf(err) != http.StatusNotFound && !judge(err).retry {
+	if !absent(err) && !judge(err).retry {
 		return explain(w.op, r, err)
 	}
 	limit := w.d.opts.Pace.Of(unreadable)
