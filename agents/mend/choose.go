@@ -200,9 +200,10 @@ func (j *job) fits(d spec.Disk) error {
 	if d.SizeBytes < l.needs() {
 		return &spec.Error{Code: spec.CodeDiskTooSmall, Message: fmt.Sprintf("disk %s has %d bytes, the mirrors need %d", d.Serial, d.SizeBytes, l.needs())}
 	}
-	f, err := os.OpenFile(j.path(d.Path), os.O_RDWR, 0)
+	// The kernel refuses this while anything else claims the disk or a partition of it, as swap does (open(2)).
+	f, err := os.OpenFile(j.path(d.Path), os.O_RDWR|os.O_EXCL, 0)
 	if err != nil {
-		return err
+		return &spec.Error{Code: spec.CodeWrongDisk, Message: fmt.Sprintf("disk %s can't be had alone: %v", d.Serial, err)}
 	}
 	return f.Close()
 }

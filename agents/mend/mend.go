@@ -243,6 +243,9 @@ func (j *job) prepare(ctx context.Context, d spec.Disk) error {
 	if err := j.exec(ctx, "wipefs", "--all", "--force", d.Path); err != nil {
 		return err
 	}
+	if err := j.clearBootCode(d); err != nil {
+		return err
+	}
 	if err := j.table(ctx, l, d, guid); err != nil {
 		return err
 	}
@@ -260,6 +263,16 @@ func (j *job) prepare(ctx context.Context, d spec.Disk) error {
 	}
 	l.rename(j.run)
 	return j.table(ctx, l, d, guid)
+}
+
+// clearBootCode keeps a firmware from starting what a former owner left, should the node restart before ours is there.
+func (j *job) clearBootCode(d spec.Disk) error {
+	f, err := os.OpenFile(j.path(d.Path), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, j.sector(filepath.Base(d.Path))), 0)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // table writes the partition table and waits until the kernel has its partitions.

@@ -178,6 +178,11 @@ func (w *world) ask(ctx context.Context, op string, req spec.Mend) (spec.MendPla
 func TestANewDiskIsPutIn(t *testing.T) {
 	w := newWorld(t)
 	w.disk("sdb", "NEW", 300)
+	if f, err := os.OpenFile(w.path("dev/sdb"), os.O_WRONLY, 0); err != nil {
+		t.Fatal(err)
+	} else if _, err = f.WriteString("boot code"); err != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
 	p, err := w.ask(t.Context(), spec.OpMendPlan, spec.Mend{})
 	if err != nil || p.Do != spec.MendNew || p.Disk.Serial != "NEW" || p.Whole() || strings.Contains(strings.Join(w.ran, "\n"), "--all") || w.marker("sdb") != "" {
 		t.Fatalf("%+v, %v, ran %q", p, err, w.ran)
@@ -189,6 +194,12 @@ func TestANewDiskIsPutIn(t *testing.T) {
 		if !m.Rebuilds || m.InSync != 1 || m.Wanted != 2 {
 			t.Errorf("%+v", m)
 		}
+	}
+	head := make([]byte, 440)
+	if f, err := os.Open(w.path("dev/sdb")); err != nil {
+		t.Error(err)
+	} else if _, err = f.ReadAt(head, 0); err != nil || !bytes.Equal(head, make([]byte, 440)) || f.Close() != nil {
+		t.Errorf("a former owner's boot code is left: %q, %v", head, err)
 	}
 	loaders, add := slices.Index(w.ran, "loaders NEW"), slices.Index(w.ran, "mdadm /dev/md126 --add /dev/sdb3")
 	if loaders < 0 || add < loaders || !slices.Contains(w.ran, "mdadm /dev/md127 --add /dev/sdb4") {
