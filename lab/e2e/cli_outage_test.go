@@ -184,3 +184,24 @@ func TestCLIOutageOfAll(t *testing.T) {
 		}
 	}
 }
+
+// A server that could not be given back, because a name that points to it could not be taken back first, is not
+// forgotten: it costs money, and the same command goes on.
+func TestCLIOutageWhileGivingBack(t *testing.T) {
+	t.Parallel()
+	w := newCLIWorld(t, inprocess.Options{})
+	w.want(t, 0, "up", "--yes")
+	over := w.outage(t, faults.Fault{Kind: faults.Unauthorized, Call: "change_dns_ptr", Provider: "hetznercloud"})
+	o := w.want(t, 1, "down", "fsn-1", "--yes")
+	if !strings.Contains(o.stderr, "give servers back: fsn-1: ") || strings.Contains(o.stdout, "is gone") {
+		t.Errorf("it does not say what is left: %s", o)
+	}
+	if state, err := w.openVault(t).NodeState("fsn-1"); err != nil || state.ServerID == "" || len(w.lab.Cloud.Servers()) != 2 {
+		t.Errorf("its server is forgotten: %+v, %v, %d servers", state, err, len(w.lab.Cloud.Servers()))
+	}
+	over()
+	w.want(t, 0, "down", "fsn-1", "--yes")
+	if n := len(w.lab.Cloud.Servers()); n != 1 {
+		t.Errorf("%d servers are left, wanted 1", n)
+	}
+}
