@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"popfleet/lab/netns"
@@ -43,7 +44,24 @@ func Remove(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
-	return os.RemoveAll(cfg.Dir)
+	return removeAll(ctx, cfg.Dir)
+}
+
+// removeAll tries again while somebody still writes there: the other of the two who remove, or a machine's last words.
+func removeAll(ctx context.Context, dir string) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 func isLab(cfg Config) bool {
