@@ -47,7 +47,7 @@ func (w *site) kernelUpdate(t *testing.T) {
 		t.Fatalf("push the kernel: %v\n%s", err, out)
 	}
 	began := time.Now()
-	r := w.fleet(t, 20*time.Minute, "ssh", "fsn-1", "apt-get install -y --no-download /var/tmp/kernel.deb 2>&1 && rm /var/tmp/kernel.deb").want(t, 0, "install the kernel")
+	r := w.fleet(t, 20*time.Minute, "ssh", "fsn-1", "apt-get install -y /var/tmp/kernel.deb 2>&1 && rm /var/tmp/kernel.deb").want(t, 0, "install the kernel")
 	figure(t, "a new kernel: package, initramfs and the hook's check", time.Since(began))
 	t.Logf("%s", tail(r.out))
 	check := w.fleet(t, 10*time.Minute, "check", "reboot", "fsn-1").want(t, 0, "check reboot")
