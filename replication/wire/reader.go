@@ -63,7 +63,7 @@ func (r *Reader) Await() (whole bool, err error) {
 	return err == nil && r.in.Buffered() >= int(int32At(head, 0)), err
 }
 
-// Read reads the next message. It is valid until the next Read, or for good after Detach.
+// Read reads the next message. It is valid until the next Read, or as long as its memory when Swap took that away.
 func (r *Reader) Read() (Message, error) {
 	r.shrink()
 	b, h, err := readWhole(r.in, r.raw[:0], r.limits)
@@ -84,8 +84,22 @@ func (r *Reader) Read() (Message, error) {
 	return m, err
 }
 
-// Detach gives the memory of the last message away: it stays valid, and the next Read takes new memory.
-func (r *Reader) Detach() { r.raw, r.plain, r.sequences = nil, nil, nil }
+// Memory is what a message lies in.
+type Memory struct {
+	raw, plain []byte
+	sequences  []Sequence
+}
+
+// Small tells that it is worth keeping.
+func (m Memory) Small() bool { return cap(m.raw) <= keepBytes && cap(m.plain) <= keepBytes }
+
+// Swap gives away the memory of the last message, which stays valid with it, and takes other for the next ones: empty,
+// or one whose message nobody needs any more.
+func (r *Reader) Swap(other Memory) Memory {
+	given := Memory{r.raw, r.plain, r.sequences}
+	r.raw, r.plain, r.sequences = other.raw, other.plain, other.sequences
+	return given
+}
 
 func (r *Reader) decompress(b []byte) ([]byte, header, Compressor, error) {
 	if len(b) > HeaderBytes+8 && (b[24] > 7 || r.allowed&(1<<b[24]) == 0 || r.codec == nil) {
