@@ -232,3 +232,14 @@ func code(t testing.TB, reply bson.Raw) int32 {
 	}
 	return e.Code
 }
+
+func pipe(t testing.TB) (theirs, ours net.Conn) {
+	t.Helper()
+	theirs, ours = net.Pipe()
+	t.Cleanup(func() { theirs.Close(); ours.Close() })
+	return theirs, ours
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
