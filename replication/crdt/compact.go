@@ -14,7 +14,7 @@ func (d Doc) Compact(cut Stamp) Doc {
 }
 
 func (n *node) compact(cut Stamp) (out *node, changed bool) {
-	kids, elems := n.kids, n.elems
+	kids := n.kids
 	for i, k := range n.kids {
 		c, touched := k.n.compact(cut)
 		forget := c.stamp <= cut && c.bare(c.stamp)

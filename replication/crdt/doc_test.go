@@ -86,6 +86,7 @@ func TestTogether(t *testing.T) {
 		{"an increment below an unset", d("n", int32(5)), []step{{2, Unset, "n", nil}}, []step{{3, Inc, "n", int32(2)}}, d("n", int32(2))},
 		{"an int outgrows itself together", d("n", int32(1<<31-2)), []step{{2, Inc, "n", int32(1)}}, []step{{3, Inc, "n", int32(1)}}, d("n", int64(1<<31))},
 		{"a long saturates", d("n", int64(1<<63-3)), []step{{2, Inc, "n", int32(2)}}, []step{{3, Inc, "n", int32(2)}}, d("n", int64(1<<63-1))},
+		{"an increment below what was unset", d("a", d("n", int32(5))), []step{{2, Unset, "a", nil}, {3, Inc, "a.n", int32(2)}}, nil, d("a", d("n", int32(2)))},
 		{"doubles add", d("n", 0.5), []step{{2, Inc, "n", 0.25}}, []step{{3, Inc, "n", int32(1)}}, d("n", 1.75)},
 		{"maxima", d("n", int32(5)), []step{{2, Max, "n", int32(9)}}, []step{{3, Max, "n", int32(7)}}, d("n", int32(9))},
 		{"a maximum older than a set", d("n", int32(5)), []step{{2, Max, "n", int32(9)}}, []step{{3, Set, "n", int32(1)}}, d("n", int32(1))},

@@ -68,10 +68,6 @@ func findKid(kids []kid, key string) (int, bool) {
 	return slices.BinarySearchFunc(kids, key, func(k kid, key string) int { return strings.Compare(k.key, key) })
 }
 
-func findElem(elems []elem, d Dot) (int, bool) {
-	return slices.BinarySearchFunc(elems, d, func(e elem, d Dot) int { return e.dot.compare(d) })
-}
-
 // bare says that the node says no more than its parent's cover does.
 func (n *node) bare(cover Stamp) bool {
 	return n.kind == absent && n.stamp <= cover && n.clash <= cover && n.dead == 0 &&
@@ -87,6 +83,15 @@ func (n *node) seal() *node {
 	n.max, n.min = alive(n.max, n.stamp), alive(n.min, n.stamp)
 	n.top = n.cover()
 	n.counts = len(n.inc) > 0
+	for _, t := range n.inc {
+		n.top = max(n.top, t.at)
+	}
+	for _, x := range n.max {
+		n.top = max(n.top, x.at)
+	}
+	for _, x := range n.min {
+		n.top = max(n.top, x.at)
+	}
 	for _, k := range n.kids {
 		n.top = max(n.top, k.n.top)
 		n.counts = n.counts || k.n.counts
