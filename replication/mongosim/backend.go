@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type Backend struct {
 	control *fault.Control
 	log     *slog.Logger
 	count   atomic.Int64 // commands so far
+	events  atomic.Int64 // of those, what faults may befall
 	term    atomic.Int64
 	conns   connections
 
@@ -101,31 +103,52 @@ func (b *Backend) Run(ctx context.Context, db string, cmd bson.D) (bson.D, error
 
 // run does a command of which raw holds all fields; what it returns may share memory with the store.
 func (b *Backend) run(ctx context.Context, db string, raw bson.Raw) (bson.D, error) {
-	if b.isDown() {
+	r := &request{b: b, db: db, era: b.store.Era(), arrived: time.Now()}
+	if b.isDown() { // looked at after the era: a power cut sets it first, so none slips in between
 		return nil, ErrDown
 	}
-	r := &request{b: b, db: db, era: b.store.Era(), arrived: time.Now(), n: b.count.Add(1)}
+	b.count.Add(1)
 	if err := bson.Unmarshal(raw, &r.body); err != nil || len(r.body) == 0 {
 		return nil, failure(codeFailedToParse, "not a command: %v", err)
 	}
 	r.name = r.body[0].Key
 	r.coll, _ = r.body[0].Value.(string)
 	reply, err := b.befallen(ctx, r)
-	if err != nil {
-		return nil, r.label(asCommandError(err))
+	switch {
+	case err == nil:
+		return reply, nil
+	case b.isDown():
+		return nil, ErrDown
 	}
-	return reply, nil
+	return nil, r.label(asCommandError(err))
 }
 
 // befallen lets the faults happen around the command, if there are any.
 func (b *Backend) befallen(ctx context.Context, r *request) (bson.D, error) {
 	if b.control.Idle() {
-		return b.execute(ctx, r)
+		return b.answered(ctx, r)
 	}
+	if c, ok := b.command(r.name); !ok || c.kind != about {
+		r.n = b.events.Add(1)
+	}
+	ctx, cancel, err := r.deadline(ctx) // what is held is held no longer than that
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
 	return b.control.Around(ctx, r.event(), func(ctx context.Context) (bson.D, error) {
 		again := *r // a landing begins from what was asked, not from what the first run left
-		return b.execute(ctx, &again)
+		return b.answered(ctx, &again)
 	})
+}
+
+// answered does the command; its error is as a client sees it.
+func (b *Backend) answered(ctx context.Context, r *request) (bson.D, error) {
+	reply, err := b.execute(ctx, r)
+	if err != nil {
+		return nil, r.label(asCommandError(err))
+	}
+	return reply, nil
 }
 
 func (b *Backend) isDown() bool {
@@ -143,7 +166,7 @@ func (b *Backend) isSecondary() bool {
 // label marks an error that a driver may answer by trying again.
 func (r *request) label(err error) error {
 	var ce *wire.CommandError
-	if !errors.As(err, &ce) || !retryable(ce.Code) {
+	if !errors.As(err, &ce) || !retryable(ce.Code) || slices.Contains(ce.Labels, "RetryableWriteError") {
 		return err
 	}
 	if _, has := r.lookup("txnNumber"); !has {

@@ -36,7 +36,7 @@ func (p Point) String() string { return [...]string{"received", "applied", "repl
 // Event is a command at a point.
 type Event struct {
 	Point   Point
-	N       int64 // running number of the command, from 1
+	N       int64 // running number of the command, from 1; 0 for hello, ping and their like, which only a rule that names them hits
 	DB      string
 	Command string
 	Coll    string
@@ -134,7 +134,7 @@ func (c *Control) choose(e Event) Action {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.rules {
-		if r.Point != e.Point || r.Command != "" && r.Command != e.Command || r.Coll != "" && r.Coll != e.Coll ||
+		if r.Point != e.Point || r.Command != e.Command && (r.Command != "" || e.N == 0) || r.Coll != "" && r.Coll != e.Coll ||
 			r.Where != nil && !r.Where(e) {
 			continue
 		}
@@ -149,7 +149,7 @@ func (c *Control) choose(e Event) Action {
 		}
 		return r.Do
 	}
-	if c.decide != nil {
+	if c.decide != nil && e.N > 0 {
 		return c.decide(e)
 	}
 	return Action{}

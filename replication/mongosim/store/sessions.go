@@ -101,11 +101,11 @@ func (s *Store) settle() {
 	}
 }
 
-// EndSession forgets a session's records, unless a statement of it runs.
+// EndSession forgets a session with its records, unless a statement of it runs.
 func (s *Store) EndSession(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x := s.sessions[id]; x != nil && len(x.busy) == 0 && len(x.stmts) == 0 {
+	if x := s.sessions[id]; x != nil && len(x.busy) == 0 {
 		delete(s.sessions, id)
 	}
 }
