@@ -79,8 +79,8 @@ func (d Doc) Apply(w Write, ops []Op) (Delta, error) {
 	if !d.Alive() || d.root == nil {
 		return Delta{}, errors.New("update: the document is not there")
 	}
-	if d.root.top >= w.Stamp {
-		return Delta{}, fmt.Errorf("update: stamp %v is not newer than the document's %v", w.Stamp, d.root.top)
+	if last := d.Newest(); last >= w.Stamp {
+		return Delta{}, fmt.Errorf("update: stamp %v is not newer than the document's %v", w.Stamp, last)
 	}
 	out := d.delta(w)
 	cur := d.root
@@ -358,7 +358,7 @@ func (c change) remove(cur *node, cover Stamp) (*node, error) {
 	n := &node{stamp: cover, kind: array}
 	for _, e := range cur.elems {
 		if v, ok := e.n.render(); gone[e.dot] || ok && !visible[e.dot] && equal[string(bsonval.Canonical(v))] {
-			n.elems = append(n.elems, elem{e.dot, &node{dead: c.Stamp}})
+			n.elems = append(n.elems, elem{e.dot, (&node{dead: c.Stamp}).seal()})
 		}
 	}
 	if len(n.elems) == 0 {

@@ -94,6 +94,14 @@ func (d Doc) Seq(o Origin) uint64 {
 	return 0
 }
 
+// Newest is the newest stamp in the state: what a clock must be past before it writes to the document.
+func (d Doc) Newest() Stamp {
+	if d.root == nil {
+		return d.created
+	}
+	return max(d.created, d.root.last)
+}
+
 // Dots is the document's version vector, by origin.
 func (d Doc) Dots() []Dot1 { return d.dots }
 

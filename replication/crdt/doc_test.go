@@ -192,7 +192,7 @@ func TestCompactForgetsOnlyWhatIsGone(t *testing.T) {
 			}
 		}
 		doc := w.merged()
-		cut := doc.newest()
+		cut := doc.Newest()
 		c := doc.Compact(cut)
 		if fmt.Sprint(c.Visible()) != fmt.Sprint(doc.Visible()) {
 			w.fail("seed %d: compaction shows:\n%v\n%v", seed, doc.Visible(), c.Visible())

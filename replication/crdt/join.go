@@ -9,12 +9,12 @@ func joinUnder(a, b *node, ca, cb Stamp) *node {
 		if ca <= b.stamp {
 			return b
 		}
-		a = &node{stamp: ca, top: ca}
+		a = &node{stamp: ca, top: ca, last: ca}
 	case b == nil:
 		if cb <= a.stamp {
 			return a
 		}
-		b = &node{stamp: cb, top: cb}
+		b = &node{stamp: cb, top: cb, last: cb}
 	}
 	return join(a, b)
 }
@@ -22,7 +22,7 @@ func joinUnder(a, b *node, ca, cb Stamp) *node {
 // join is the least upper bound of two nodes at one path.
 func join(a, b *node) *node {
 	if a.dead != 0 || b.dead != 0 {
-		return &node{dead: max(a.dead, b.dead)}
+		return (&node{dead: max(a.dead, b.dead)}).seal()
 	}
 	if a.stamp < b.stamp {
 		a, b = b, a

@@ -42,7 +42,7 @@ func (w *world) write() {
 	i := w.IntN(len(w.replicas))
 	r := &w.replicas[i]
 	o := Origin(i + 1)
-	r.clock = Next(max(r.clock, r.doc.newest()), int64(w.IntN(40)), o)
+	r.clock = Next(max(r.clock, r.doc.Newest()), int64(w.IntN(40)), o)
 	r.seq++
 	at := Write{o, r.seq, r.clock}
 	delta, what, err := w.delta(r.doc, at)
@@ -52,36 +52,6 @@ func (w *world) write() {
 	r.doc = r.doc.Merge(delta)
 	w.deltas = append(w.deltas, delta)
 	w.log = append(w.log, fmt.Sprintf("%d %v %s -> %v", o, at.Stamp, what, r.doc.Visible()))
-}
-
-// newest is the newest stamp of any kind in the document: what a clock that saw it is past.
-func (d Doc) newest() Stamp {
-	s := d.created
-	if d.root != nil {
-		d.root.walk(func(n *node) {
-			s = max(s, n.stamp, n.clash, n.dead)
-			for _, t := range n.inc {
-				s = max(s, t.at)
-			}
-			for _, x := range append(append([]extreme(nil), n.max...), n.min...) {
-				s = max(s, x.at)
-			}
-			for _, e := range n.elems {
-				s = max(s, e.dot.Stamp)
-			}
-		})
-	}
-	return s
-}
-
-func (n *node) walk(f func(*node)) {
-	f(n)
-	for _, k := range n.kids {
-		k.n.walk(f)
-	}
-	for _, e := range n.elems {
-		e.n.walk(f)
-	}
 }
 
 func (w *world) delta(d Doc, at Write) (Doc, string, error) {

@@ -81,7 +81,7 @@ func history(rng *rand.Rand, n int, kind OpKind, spoil func(Doc, Doc, Op) Doc) (
 		if rng.IntN(4) == 0 {
 			op.Kind = Set
 		}
-		clocks[i] = Next(max(clocks[i], docs[i].newest()), int64(rng.IntN(50)), Origin(i+1))
+		clocks[i] = Next(max(clocks[i], docs[i].Newest()), int64(rng.IntN(50)), Origin(i+1))
 		seqs[i]++
 		delta, err := docs[i].Apply(Write{Origin(i + 1), seqs[i] + 1, clocks[i]}, []Op{op})
 		if err != nil {
@@ -155,7 +155,7 @@ func TestShortcutsAreCaught(t *testing.T) {
 			v := bsonval.Field(before.Merge(delta).Visible(), "f")
 			return edit(delta, func(n *node) {
 				if op.Kind == Inc {
-					*n = node{stamp: delta.newest(), kind: scalar, val: v}
+					*n = node{stamp: delta.Newest(), kind: scalar, val: v}
 				}
 			})
 		}},

@@ -14,6 +14,8 @@ type node struct {
 	clash Stamp
 	// top is the newest write at or below this path.
 	top Stamp
+	// last is the newest stamp of any kind at or below this path, removals included.
+	last Stamp
 	// dead is the stamp of the removal of an array element. It is final.
 	dead Stamp
 	kind kind
@@ -92,12 +94,14 @@ func (n *node) seal() *node {
 	for _, x := range n.min {
 		n.top = max(n.top, x.at)
 	}
+	n.last = max(n.top, n.dead)
 	for _, k := range n.kids {
-		n.top = max(n.top, k.n.top)
+		n.top, n.last = max(n.top, k.n.top), max(n.last, k.n.last)
 		n.counts = n.counts || k.n.counts
 	}
 	for _, e := range n.elems {
-		n.top = max(n.top, e.dot.Stamp, e.n.top)
+		n.top, n.last = max(n.top, e.dot.Stamp, e.n.top), max(n.last, e.n.last)
 	}
+	n.last = max(n.last, n.top)
 	return n
 }
