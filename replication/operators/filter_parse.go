@@ -9,9 +9,6 @@ import (
 	"popfleet/replication/operators/expression"
 )
 
-// maxFilterDepth bounds the recursion of $and, $or, $elemMatch … in one filter.
-const maxFilterDepth = bsonval.MaxDepth
-
 func refuse(format string, args ...any) error {
 	return bsonval.Errorf(bsonval.BadValue, format, args...)
 }

@@ -132,14 +132,23 @@ func parseUnset(string, any) (action, error) {
 		if err != nil {
 			return nil // the server lets an $unset pass where nothing can be
 		}
-		if _, inArray := bsonval.Get(c.doc, path[:len(path)-1]).(bson.A); !inArray {
-			return c.emit(Effect{Kind: Unset, Path: path})
+		if _, missing := v.(bsonval.Missing); missing && c.throughArray(path) {
+			return nil // past an array's end there is nothing to remember
 		}
-		if _, missing := v.(bsonval.Missing); missing {
-			return nil
+		if _, inArray := bsonval.Get(c.doc, path[:len(path)-1]).(bson.A); inArray {
+			return c.emit(Effect{Kind: Set, Path: path})
 		}
-		return c.emit(Effect{Kind: Set, Path: path})
+		return c.emit(Effect{Kind: Unset, Path: path})
 	}, nil
+}
+
+func (c *change) throughArray(path []string) bool {
+	for i := 1; i < len(path); i++ {
+		if _, ok := bsonval.Get(c.doc, path[:i]).(bson.A); ok {
+			return true
+		}
+	}
+	return false
 }
 
 func parseInc(name string, by any) (action, error) {

@@ -117,6 +117,7 @@ func TestFieldOperators(t *testing.T) {
 		{name: "set past the end", before: `{'_id':1,'a':[1]}`, update: `{'$set':{'a.3.b':2}}`, after: `{'_id':1,'a':[1,null,null,{'b':2}]}`},
 		{name: "unset", before: `{'_id':1,'a':1,'b':{'c':1}}`, update: `{'$unset':{'a':'','b.c':'','x.y':''}}`, after: `{'_id':1,'b':{}}`},
 		{name: "unset an element", before: `{'_id':1,'a':[1,2]}`, update: `{'$unset':{'a.0':'','a.7':''}}`, after: `{'_id':1,'a':[null,2]}`},
+		{name: "unset below what is past the end", before: `{'_id':1,'a':[1]}`, update: `{'$unset':{'a.1.b':''}}`, after: `{'_id':1,'a':[1]}`},
 		{name: "unset below a scalar", before: `{'_id':1,'a':1}`, update: `{'$unset':{'a.b':''}}`, after: `{'_id':1,'a':1}`},
 		{name: "inc promotes", before: `{'_id':1,'a':2147483647}`, update: `{'$inc':{'a':1,'b':2.5}}`, after: `{'_id':1,'a':{'$numberLong':'2147483648'},'b':2.5}`},
 		{name: "mul", before: `{'_id':1,'a':3}`, update: `{'$mul':{'a':2,'b':5,'c':2.5}}`, after: `{'_id':1,'a':6,'b':0,'c':0.0}`},

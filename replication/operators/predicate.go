@@ -13,9 +13,6 @@ type predicate interface {
 	met(run *evaluation, v any) bool
 }
 
-// nullRank is that of null; missing and undefined are taken for it by equality.
-const nullRank = 5
-
 func isNullish(v any) bool {
 	switch v.(type) {
 	case nil, bson.Undefined, bsonval.Missing:
