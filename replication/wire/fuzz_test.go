@@ -3,10 +3,15 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	other "github.com/FerretDB/wire"
@@ -32,6 +37,9 @@ func seed(f *testing.F) {
 		}
 	}
 	f.Add(encodeSections(f, []bson.Raw{raw(f, everyType())}, NewSequence("a"), NewSequence("a")))
+	for _, b := range recorded(f) {
+		f.Add(b)
+	}
 }
 
 // FuzzRead: whatever comes, reading ends with a message, a FormatError or the end of the bytes; what was accepted is
@@ -153,7 +161,7 @@ func weAreStricter(err error, m other.MsgBody) bool {
 	}
 	for _, rule := range []string{"unknown required flags", "two sections", "more than 16 sections", "both in the body", "documents in a section",
 		"nested deeper", "boolean", "old binary", "length"} {
-		if bytes.Contains([]byte(bad.What), []byte(rule)) {
+		if strings.Contains(bad.What, rule) {
 			return true
 		}
 	}
@@ -169,50 +177,106 @@ func decodes(m other.MsgBody) (ok bool) {
 	}()
 	switch m := m.(type) {
 	case *other.OpMsg:
-		_, spec, sequence, err := m.Sections()
-		if err != nil || !deep(spec) {
-			return false
-		}
-		for len(sequence) > 0 {
-			n, err := wirebson.FindRaw(sequence)
-			if err != nil || !deep(wirebson.RawDocument(sequence[:n])) {
-				return false
-			}
-			sequence = sequence[n:]
-		}
-		return true
-	case *other.OpQuery:
-		return deep(m.QueryRaw()) && (m.ReturnFieldsSelectorRaw() == nil || deep(m.ReturnFieldsSelectorRaw()))
+		spec, sequence := m.RawSections()
+		return deep(spec) && allDeep(sequence)
 	case *other.OpReply:
-		return deep(m.DocumentRaw())
+		return deep(m.RawDocument())
+	case *other.OpQuery:
+		b, err := m.MarshalBinary()
+		from := 4 + len(m.FullCollectionName) + 1 + 8
+		return err == nil && allDeep(b[from:])
 	}
 	return false
 }
 
 func deep(d wirebson.RawDocument) bool { _, err := d.DecodeDeep(); return err == nil }
 
+func allDeep(docs []byte) bool {
+	for len(docs) > 0 {
+		n, err := wirebson.FindRaw(docs)
+		if err != nil || !deep(wirebson.RawDocument(docs[:n])) {
+			return false
+		}
+		docs = docs[n:]
+	}
+	return true
+}
+
 func agree(t *testing.T, ours *Message, theirs other.MsgBody) {
+	t.Helper()
 	switch m := theirs.(type) {
 	case *other.OpMsg:
 		var docs []byte
 		for _, s := range ours.Sequences {
 			docs = append(docs, s.docs...)
 		}
-		_, _, sequence, err := m.Sections()
-		if err != nil {
-			return // a type they don't know
-		}
-		if uint32(m.Flags) != uint32(ours.Flags) || !bytes.Equal(m.Section0Raw(), ours.Body) || !bytes.Equal(sequence, docs) {
+		spec, sequence := m.RawSections()
+		if uint32(m.Flags) != uint32(ours.Flags) || !bytes.Equal(spec, ours.Body) || !bytes.Equal(sequence, docs) {
 			t.Fatalf("different messages:\n%+v\n%v", ours, m)
 		}
-	case *other.OpQuery:
-		if m.FullCollectionName != ours.Query.Collection || m.NumberToSkip != ours.Query.Skip || m.NumberToReturn != ours.Query.Return ||
-			!bytes.Equal(m.QueryRaw(), ours.Body) || !bytes.Equal(m.ReturnFieldsSelectorRaw(), ours.Query.Fields) {
-			t.Fatalf("different queries:\n%+v\n%v", ours, m)
+	default:
+		b, err := m.MarshalBinary()
+		if err != nil {
+			return // a value they can't write
 		}
-	case *other.OpReply:
-		if m.CursorID != ours.Reply.CursorID || !bytes.Equal(m.DocumentRaw(), ours.Body) {
-			t.Fatalf("different replies:\n%+v\n%v", ours, m)
+		if want := encode(t, *ours)[HeaderBytes:]; !bytes.Equal(b, want) {
+			t.Fatalf("different messages:\n%x\n%x\n%v", want, b, theirs)
 		}
 	}
+}
+
+// What drivers and servers really sent: both decoders read it, and agree.
+func TestRecordedMessages(t *testing.T) {
+	all := recorded(t)
+	if len(all) == 0 {
+		t.Skip("the module cache has no copy of github.com/FerretDB/wire")
+	}
+	for i, b := range all {
+		ours, err := ReadMessage(bytes.NewReader(b), DefaultLimits())
+		theirs, theirErr := readOther(b)
+		if err != nil || theirErr != nil {
+			t.Errorf("message %d: %v, %v", i, err, theirErr)
+			continue
+		}
+		agree(t, &ours, theirs)
+	}
+}
+
+// recorded are the messages that FerretDB's package ships as hex dumps: handshakes of drivers, and more.
+func recorded(t testing.TB) (all [][]byte) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/FerretDB/wire").Output()
+	if err != nil {
+		t.Logf("the recorded messages are not here: %v", err)
+		return nil
+	}
+	dir := filepath.Join(strings.TrimSpace(string(out)), "testdata")
+	bodies, err := filepath.Glob(filepath.Join(dir, "*_body.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range bodies {
+		all = append(all, append(dumped(t, strings.Replace(body, "_body", "_header", 1)), dumped(t, body)...))
+	}
+	return append(all, dumped(t, filepath.Join(dir, "import.hex")))
+}
+
+// dumped reads the two forms of hex dump that are in use: with an offset and up to 16 bytes a line, text behind.
+func dumped(t testing.TB, path string) (b []byte) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		for i, word := range strings.Fields(strings.SplitN(line, "|", 2)[0]) {
+			v, err := hex.DecodeString(word)
+			if i == 0 {
+				continue // the offset
+			}
+			if err != nil || len(v) != 1 || i > 16 {
+				break
+			}
+			b = append(b, v...)
+		}
+	}
+	return b
 }
