@@ -21,21 +21,53 @@ var ErrZeroDivisor = errors.New("division by zero")
 // Add is a+b by the server's promotion: decimal before double before long before int; an int result that does not fit
 // becomes a long, a long result that does not fit is ErrOverflow with the saturated value.
 func Add(a, b any) (any, error) {
-	return arithmetic(a, b, addExact, func(x, y float64) float64 { return x + y }, (*big.Int).Add)
+	return arithmetic(a, b, addExact, func(x, y float64) float64 { return x + y }, addIntegers)
 }
 
 // Sub is a-b by the same rules.
 func Sub(a, b any) (any, error) {
 	minus := func(x, y exact) exact { return addExact(x, negExact(y)) }
-	return arithmetic(a, b, minus, func(x, y float64) float64 { return x - y }, (*big.Int).Sub)
+	return arithmetic(a, b, minus, func(x, y float64) float64 { return x - y }, subIntegers)
 }
 
 // Mul is a×b by the same rules.
 func Mul(a, b any) (any, error) {
-	return arithmetic(a, b, mulExact, func(x, y float64) float64 { return x * y }, (*big.Int).Mul)
+	return arithmetic(a, b, mulExact, func(x, y float64) float64 { return x * y }, mulIntegers)
 }
 
-type integerOperation func(z, x, y *big.Int) *big.Int
+// integerOperation computes in 64 bits; not ok if the result has no place there, z being then the nearest that has.
+type integerOperation func(x, y int64) (z int64, ok bool)
+
+func addIntegers(x, y int64) (int64, bool) {
+	z := x + y
+	if (z > x) != (y > 0) && y != 0 {
+		return limit(y > 0), false
+	}
+	return z, true
+}
+
+func subIntegers(x, y int64) (int64, bool) {
+	z := x - y
+	if (z < x) != (y > 0) && y != 0 {
+		return limit(y < 0), false
+	}
+	return z, true
+}
+
+func mulIntegers(x, y int64) (int64, bool) {
+	z := x * y
+	if x != 0 && (z/x != y || x == -1 && y == math.MinInt64) {
+		return limit((x > 0) == (y > 0)), false
+	}
+	return z, true
+}
+
+func limit(positive bool) int64 {
+	if positive {
+		return math.MaxInt64
+	}
+	return math.MinInt64
+}
 
 func arithmetic(a, b any, dec func(x, y exact) exact, flt func(x, y float64) float64, in integerOperation) (any, error) {
 	if !IsNumber(a) || !IsNumber(b) {
@@ -64,17 +96,14 @@ func promoted(a, b any) bson.Type {
 }
 
 func integers(a, b any, op integerOperation, long bool) (any, error) {
-	var x, y, z big.Int
-	op(&z, x.SetInt64(integer(a)), y.SetInt64(integer(b)))
+	z, ok := op(integer(a), integer(b))
 	switch {
-	case z.IsInt64() && !long && int64(int32(z.Int64())) == z.Int64():
-		return int32(z.Int64()), nil
-	case z.IsInt64():
-		return z.Int64(), nil
-	case z.Sign() < 0:
-		return int64(math.MinInt64), ErrOverflow
+	case !ok:
+		return z, ErrOverflow
+	case !long && int64(int32(z)) == z:
+		return int32(z), nil
 	}
-	return int64(math.MaxInt64), ErrOverflow
+	return z, nil
 }
 
 // Div is a/b: a decimal if one of them is, else a double.

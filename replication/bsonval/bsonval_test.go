@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -160,6 +161,27 @@ func TestArithmeticPromotes(t *testing.T) {
 		got, err := c.op(c.a, c.b)
 		if !errors.Is(err, c.err) || c.want != nil && !Identical(got, c.want) {
 			t.Errorf("%s: %v of %v and %v: got %T %v, %v; want %v, %v", c.name, "result", c.a, c.b, got, got, err, c.want, c.err)
+		}
+	}
+}
+
+// TestIntegersAgainstBig compares the 64-bit arithmetic with one that cannot overflow.
+func TestIntegersAgainstBig(t *testing.T) {
+	edges := []int64{0, 1, -1, 2, -2, 3, math.MaxInt32, math.MinInt32, 1 << 32, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, math.MinInt64 + 1, 3037000500}
+	for name, op := range map[string]struct {
+		ours func(a, b any) (any, error)
+		big  func(z, x, y *big.Int) *big.Int
+	}{"add": {Add, (*big.Int).Add}, "sub": {Sub, (*big.Int).Sub}, "mul": {Mul, (*big.Int).Mul}} {
+		for _, x := range edges {
+			for _, y := range edges {
+				want := op.big(new(big.Int), big.NewInt(x), big.NewInt(y))
+				got, err := op.ours(x, y)
+				switch {
+				case want.IsInt64() && (err != nil || got != want.Int64()),
+					!want.IsInt64() && (!errors.Is(err, ErrOverflow) || (got.(int64) > 0) != (want.Sign() > 0)):
+					t.Errorf("%s(%d, %d) = %v, %v; want %s", name, x, y, got, err, want)
+				}
+			}
 		}
 	}
 }
