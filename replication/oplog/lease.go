@@ -39,8 +39,11 @@ func (l *Log) Lease(n uint64) (Span, error) {
 	l.tmu.Unlock()
 	l.lease.mu.Lock()
 	defer l.lease.mu.Unlock()
-	if n == 0 || !l.ok() {
-		return Span{}, fmt.Errorf("lease %d sequences: %w", n, errors.Join(ErrLease, ErrFailed))
+	switch {
+	case n == 0:
+		return Span{}, errors.New("lease of no sequence: expected at least one")
+	case !l.ok():
+		return Span{}, ErrFailed
 	}
 	span := Span{max(l.lease.end, highest) + 1, max(l.lease.end, highest) + n}
 	if err := writeLease(l.fs, l.dir, span.To); err != nil {
