@@ -60,7 +60,7 @@ func (d Doc) Insert(w Write, doc bson.D) (Delta, error) {
 	root := nodeOf(rest, w.Stamp)
 	root.stamp = 0
 	out := d.delta(w)
-	out.id, out.causal, out.created, out.root = doc[i].Value, d.causal+1, w.Stamp, root.seal()
+	out.id, out.alive, out.created, out.root = doc[i].Value, true, w.Stamp, root.seal()
 	return out, nil
 }
 
@@ -70,7 +70,7 @@ func (d Doc) Delete(w Write) (Delta, error) {
 		return Delta{}, errors.New("delete: the document is not there")
 	}
 	out := d.delta(w)
-	out.causal, out.created, out.root = d.causal+1, w.Stamp, nil
+	out.deaths, out.alive, out.created = append(slices.Clone(d.deaths), w.Stamp), false, w.Stamp
 	return out, nil
 }
 
@@ -110,7 +110,7 @@ func (d Doc) Apply(w Write, ops []Op) (Delta, error) {
 }
 
 func (d Doc) delta(w Write) Delta {
-	return Delta{id: d.id, causal: d.causal, dots: []Dot1{{w.Origin, w.Seq}}}
+	return Delta{id: d.id, deaths: d.deaths, alive: d.alive, dots: []Dot1{{w.Origin, w.Seq}}}
 }
 
 // change is one operation on its way down its path.

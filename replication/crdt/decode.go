@@ -50,7 +50,7 @@ func fromParts(body, state bson.D) (Doc, error) {
 	if len(body) == 0 || body[0].Key != "_id" {
 		return Doc{}, fmt.Errorf("the first field is not _id")
 	}
-	d := Doc{id: body[0].Value, causal: 1}
+	d := Doc{id: body[0].Value, alive: true}
 	r := newDecoder()
 	if err := r.header(&d, state); err != nil {
 		return Doc{}, err
@@ -74,7 +74,7 @@ func (r *decoder) header(d *Doc, state bson.D) error {
 		case keyLocal:
 			d.local, err = natural(f.Value)
 		case keyCausal:
-			d.causal, err = natural(f.Value)
+			d.deaths, d.alive, err = livesOf(f.Value)
 		case keyCreated:
 			d.created, err = stampOf(f.Value)
 		case keyRetry:

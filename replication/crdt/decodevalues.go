@@ -38,6 +38,27 @@ func stampOf(v any) (Stamp, error) {
 	return Stamp(n), err
 }
 
+// livesOf reads what lives wrote.
+func livesOf(v any) (deaths []Stamp, alive bool, err error) {
+	list, ok := v.(bson.A)
+	if !ok {
+		return nil, false, errors.New("malformed causal length")
+	}
+	for i, x := range list {
+		s, err := stampOf(x)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case s == 0 && i == len(list)-1:
+			return deaths, true, nil
+		case s == 0:
+			return nil, false, errors.New("malformed causal length")
+		}
+		deaths = append(deaths, s)
+	}
+	return deaths, false, nil
+}
+
 func retryOf(v any) (Retry, error) {
 	d, _ := v.(bson.D)
 	if len(d) != 3 || d[0].Key != "s" || d[1].Key != "n" || d[2].Key != "i" {

@@ -29,7 +29,8 @@ import (
 // Doc is the state of one document, or a part of it. The zero Doc is the state of a document nobody ever wrote.
 type Doc struct {
 	id      any
-	causal  uint64 // causal length g
+	deaths  []Stamp // the deletes that ended its lives, as far as they are not forgotten
+	alive   bool
 	created Stamp  // stamp of the newest insert of this life; of a tombstone the stamp of the delete
 	dots    []Dot1 // greatest sequence number per origin that touched the document
 	root    *node
@@ -60,11 +61,16 @@ type Delta = Doc
 // ID is the document's _id.
 func (d Doc) ID() any { return d.id }
 
-// Causal is the causal length: odd alive, even deleted, 0 never written.
-func (d Doc) Causal() uint64 { return d.causal }
+// Causal is the causal length: odd alive, even deleted, 0 never written or forgotten.
+func (d Doc) Causal() int {
+	if d.alive {
+		return 2*len(d.deaths) + 1
+	}
+	return 2 * len(d.deaths)
+}
 
 // Alive says whether the document exists.
-func (d Doc) Alive() bool { return d.causal%2 == 1 }
+func (d Doc) Alive() bool { return d.alive }
 
 // Created is the stamp of the insert that began this life, or of the delete that ended the last.
 func (d Doc) Created() Stamp { return d.created }
@@ -112,20 +118,73 @@ func (d Doc) Touched(o Origin, seq uint64) Doc {
 }
 
 // Merge is the least state that contains both. What belongs to one replica stays d's.
-func (d Doc) Merge(e Delta) Doc {
+func (d Doc) Merge(e Delta) Doc { return d.MergeKnowing(e, 0) }
+
+// MergeKnowing is Merge where one of the two may have forgotten deletes up to a stamp: a causal length counts the deletes
+// after it. The caller knows that all that was written without knowing those deletes is in d or refused by it.
+func (d Doc) MergeKnowing(e Delta, forgotten Stamp) Doc {
+	e.deaths = realign(d.deaths, e.deaths, forgotten)
 	out := d
 	if out.id == nil {
 		out.id = e.id
 	}
 	out.dots = joinDots(d.dots, e.dots)
 	switch {
-	case e.causal > d.causal:
-		out.causal, out.created, out.root = e.causal, e.created, e.root
-	case e.causal == d.causal:
+	case e.Causal() > d.Causal():
+		out.deaths, out.alive, out.created, out.root = e.deaths, e.alive, e.created, e.root
+	case e.Causal() == d.Causal():
+		out.deaths = joinDeaths(d.deaths, e.deaths)
 		out.created = max(d.created, e.created)
 		out.root = joinRoots(d, e)
 	}
 	return out
+}
+
+// realign replaces what theirs has up to the forgotten stamp by what ours has.
+func realign(ours, theirs []Stamp, forgotten Stamp) []Stamp {
+	n, m := older(ours, forgotten), older(theirs, forgotten)
+	if n == m {
+		return theirs
+	}
+	return append(slices.Clone(ours[:n]), theirs[m:]...)
+}
+
+// Outlived says that e belongs to a later life of the document than d.
+func (d Doc) Outlived(e Delta, forgotten Stamp) bool {
+	e.deaths = realign(d.deaths, e.deaths, forgotten)
+	return e.Causal() > d.Causal()
+}
+
+func older(deaths []Stamp, than Stamp) int {
+	n := 0
+	for n < len(deaths) && deaths[n] <= than {
+		n++
+	}
+	return n
+}
+
+// Forget is d without the deletes up to a stamp: of a tombstone that may be nothing at all.
+func (d Doc) Forget(upTo Stamp) Doc {
+	n := older(d.deaths, upTo)
+	if n == 0 {
+		return d
+	}
+	d.deaths = d.deaths[n:]
+	if d.Causal() == 0 {
+		return Doc{id: d.id, dots: d.dots, local: d.local, retry: d.retry}
+	}
+	return d
+}
+
+// joinDeaths: concurrent deletes end one life.
+func joinDeaths(a, b []Stamp) []Stamp {
+	for i := range a {
+		if b[i] > a[i] {
+			a = slices.Clone(a)
+			a[i] = b[i]
+		}
+	}
+	return a
 }
 
 func joinRoots(d, e Doc) *node {

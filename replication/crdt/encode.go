@@ -16,14 +16,18 @@ func (d Doc) Document() bson.D {
 	return append(body, bson.E{Key: Field, Value: state})
 }
 
-// parts are the visible fields and the content of the hidden one, with or without what is this replica's own.
+// parts are the visible fields and the content of the hidden one, with or without what replicas that hold the same may
+// differ in.
 func (d Doc) parts(own bool) (body, state bson.D) {
+	if !own {
+		d.deaths, d.dots = nil, nil // forgotten here sooner, there later
+	}
 	state = make(bson.D, 0, 8+len(d.dots))
 	if own && d.local != 0 {
 		state = append(state, bson.E{Key: keyLocal, Value: integer(int64(d.local))})
 	}
-	if d.causal != 1 {
-		state = append(state, bson.E{Key: keyCausal, Value: integer(int64(d.causal))})
+	if !d.alive || len(d.deaths) > 0 {
+		state = append(state, bson.E{Key: keyCausal, Value: d.lives()})
 	}
 	if d.created != 0 {
 		state = append(state, bson.E{Key: keyCreated, Value: int64(d.created)})
@@ -41,6 +45,18 @@ func (d Doc) parts(own bool) (body, state bson.D) {
 		state = append(state, bson.E{Key: keyRetry, Value: d.retry.document()})
 	}
 	return body, state
+}
+
+// lives are the stamps of the deletes, and a zero for the life that goes on.
+func (d Doc) lives() bson.A {
+	out := make(bson.A, 0, len(d.deaths)+1)
+	for _, s := range d.deaths {
+		out = append(out, int64(s))
+	}
+	if d.alive {
+		out = append(out, int32(0))
+	}
+	return out
 }
 
 func (r Retry) zero() bool { return len(r.Session) == 0 && r.Number == 0 && r.Statement == 0 }

@@ -28,7 +28,7 @@ func Unmarshal(b []byte) (Doc, error) {
 }
 
 // Digest names the state: equal for replicas that hold the same, whatever each of them has already forgotten of what is
-// gone everywhere (Compact), and whatever is its own.
+// gone everywhere (Compact, Forget), and whatever is its own.
 func (d Doc) Digest() ([sha256.Size]byte, error) {
 	body, state := d.Compact(maxStamp).parts(false)
 	b, err := bson.Marshal(append(body, bson.E{Key: Field, Value: state}))
