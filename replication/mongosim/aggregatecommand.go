@@ -6,6 +6,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"popfleet/replication/mongosim/aggregate"
+	"popfleet/replication/mongosim/codec"
 	"popfleet/replication/mongosim/store"
 )
 
@@ -91,5 +92,5 @@ func (s encoded) next(ctx context.Context) (bson.Raw, error) {
 	if d == nil || err != nil {
 		return nil, err
 	}
-	return bson.Marshal(d)
+	return codec.Encode(d)
 }

@@ -13,6 +13,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"popfleet/replication/mongosim/codec"
 	"popfleet/replication/mongosim/fault"
 	"popfleet/replication/mongosim/store"
 	"popfleet/replication/wire"
@@ -94,11 +95,10 @@ func (b *Backend) Run(ctx context.Context, db string, cmd bson.D) (bson.D, error
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = bson.Marshal(reply); err != nil {
+	if raw, err = codec.Encode(reply); err != nil {
 		return nil, err
 	}
-	var own bson.D
-	return own, bson.Unmarshal(raw, &own)
+	return codec.Decode(raw)
 }
 
 // run does a command of which raw holds all fields; what it returns may share memory with the store.
@@ -108,7 +108,8 @@ func (b *Backend) run(ctx context.Context, db string, raw bson.Raw) (bson.D, err
 		return nil, ErrDown
 	}
 	b.count.Add(1)
-	if err := bson.Unmarshal(raw, &r.body); err != nil || len(r.body) == 0 {
+	var err error
+	if r.body, err = codec.Decode(raw); err != nil || len(r.body) == 0 {
 		return nil, failure(codeFailedToParse, "not a command: %v", err)
 	}
 	r.name = r.body[0].Key

@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"popfleet/replication/bsonval"
+	"popfleet/replication/mongosim/codec"
 	"popfleet/replication/mongosim/store"
 )
 
@@ -39,7 +40,7 @@ func (l *list) next(context.Context) (bson.Raw, error) {
 func listOf(docs []bson.D) (*list, error) {
 	var l list
 	for _, d := range docs {
-		raw, err := bson.Marshal(d)
+		raw, err := codec.Encode(d)
 		if err != nil {
 			return nil, err
 		}

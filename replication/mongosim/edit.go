@@ -52,9 +52,10 @@ func naturalOnly(sort, filter bson.D, s *selection) error {
 // found walks the documents that match, in the order of the sort.
 type found struct {
 	selection
-	scan   *store.Scan
-	sorted []*store.Doc // all of them, where no index gives the order
-	walked int
+	scan     *store.Scan
+	gathered bool
+	sorted   []*store.Doc // all of them, where no index gives the order
+	walked   int
 }
 
 func (b *Backend) open(s selection) *found {
@@ -63,15 +64,23 @@ func (b *Backend) open(s selection) *found {
 
 // next is the next match; nil at the end.
 func (f *found) next(ctx context.Context) (*store.Doc, operators.Positions, error) {
-	if f.sort != nil && !f.scan.Sorted {
+	if f.sort == nil || f.scan.Sorted {
+		return f.match(ctx)
+	}
+	if !f.gathered {
 		if err := f.gather(ctx); err != nil {
 			return nil, operators.Positions{}, err
 		}
 	}
+	return f.pop()
+}
+
+// match is the next match of the scan.
+func (f *found) match(ctx context.Context) (*store.Doc, operators.Positions, error) {
 	for {
 		doc, ok := f.scan.Next()
 		if !ok {
-			return f.pop()
+			return nil, operators.Positions{}, nil
 		}
 		if f.walked++; f.walked%64 == 0 && ctx.Err() != nil {
 			return nil, operators.Positions{}, context.Cause(ctx)
@@ -83,11 +92,11 @@ func (f *found) next(ctx context.Context) (*store.Doc, operators.Positions, erro
 	}
 }
 
-// gather matches and sorts all, once; then the scan is at its end and pop hands out the rest.
+// gather matches and sorts all; then pop hands them out.
 func (f *found) gather(ctx context.Context) error {
-	f.scan.Sorted = true
+	f.gathered = true
 	for {
-		doc, _, err := f.next(ctx)
+		doc, _, err := f.match(ctx)
 		if err != nil {
 			return err
 		}

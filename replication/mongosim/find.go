@@ -6,6 +6,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"popfleet/replication/bsonval"
+	"popfleet/replication/mongosim/codec"
 	"popfleet/replication/mongosim/store"
 	"popfleet/replication/operators"
 )
@@ -44,7 +45,7 @@ func project(p *operators.Projection, doc *store.Doc, at operators.Positions) (b
 	if err != nil {
 		return nil, err
 	}
-	return bson.Marshal(d)
+	return codec.Encode(d)
 }
 
 func compileProjection(spec bson.D, vars operators.Variables) (*operators.Projection, error) {

@@ -203,7 +203,7 @@ func history(t *testing.T, b *Backend, kinds []string, workers, steps, tries int
 
 func linearizable(t *testing.T, ops []porcupine.Operation) {
 	t.Helper()
-	if got := porcupine.CheckOperationsTimeout(documentModel(), ops, 30*time.Second); got != porcupine.Ok {
+	if got := porcupine.CheckOperationsTimeout(documentModel(), ops, 3*time.Minute); got != porcupine.Ok {
 		t.Errorf("%d operations: %s", len(ops), got)
 	}
 }

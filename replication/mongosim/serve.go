@@ -10,6 +10,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"popfleet/replication/mongosim/codec"
 	"popfleet/replication/mongosim/fault"
 	"popfleet/replication/wire"
 )
@@ -127,7 +128,7 @@ func (b *Backend) reply(ctx context.Context, m *wire.Message) (*wire.Message, er
 	case err != nil:
 		return nil, err
 	default:
-		if answer.Body, err = bson.Marshal(d); err != nil {
+		if answer.Body, err = codec.Encode(d); err != nil {
 			return nil, err
 		}
 	}

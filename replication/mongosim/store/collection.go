@@ -52,6 +52,9 @@ func (c *collection) plan(before, after *Doc) ([]move, error) {
 		if moves[i].fresh, moves[i].multikey, err = x.keys(after); err != nil {
 			return nil, err
 		}
+		if before != nil && x.same(moves[i].old, moves[i].fresh) {
+			continue // what was unique stays so
+		}
 		if key, found := x.taken(moves[i].fresh, before); found {
 			return nil, x.duplicate(c.ns, key)
 		}

@@ -15,6 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"popfleet/replication/bsonval"
+	"popfleet/replication/mongosim/codec"
 )
 
 // Errors of a commit. Nothing has changed when one is returned.
@@ -79,7 +80,7 @@ type Doc struct {
 func NewDoc(body bson.D) (*Doc, error) {
 	for _, f := range body {
 		if f.Key == "_id" {
-			raw, err := bson.Marshal(body)
+			raw, err := codec.Encode(body)
 			if err != nil {
 				return nil, fmt.Errorf("encode document: %w", err)
 			}

@@ -86,6 +86,10 @@ func (x *index) keys(doc *Doc) ([][]any, bool, error) {
 	return x.keysOf(doc.Body)
 }
 
+func (x *index) same(a, b [][]any) bool {
+	return slices.EqualFunc(a, b, func(a, b []any) bool { return x.compareKeys(a, b) == 0 })
+}
+
 // taken finds a document other than self that holds one of keys, in a unique index.
 func (x *index) taken(keys [][]any, self *Doc) (key []any, found bool) {
 	if !x.Unique {
