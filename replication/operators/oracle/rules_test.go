@@ -29,6 +29,7 @@ var rules = []rule{
 	{"rename-loses", "$rename to below a scalar is error 28 in the server, in mingo the value is gone (manual: $rename; server: rename_node_test)", renameLoses},
 	{"refused-elements", "the server refuses $[] as a whole if one element does not fit, mingo changes the others (manual: $[])", refusedElements},
 	{"push-to-nothing", "$sort and $slice apply to a new array too (manual: $push)", pushToNothing},
+	{"sort-missing", "$sort of a $push takes a missing field for null and keeps the order of equals, mingo puts it before null (server: pattern_cmp_test)", sortMissing},
 	{"set-collapse", "$addToSet leaves duplicates that are there (manual: $addToSet, Behavior)", setCollapse},
 }
 
@@ -160,8 +161,14 @@ func isNumeric(d bson.D, operand any) bool {
 	return bsonval.IsNumber(operand)
 }
 
-func throughNull(_ kase, ours, _ answer) bool {
-	return strings.HasPrefix(ours.refused, "PathNotViable") && strings.HasSuffix(ours.refused, "of type null")
+// throughNull: the two agree but for what operators touch whose paths go through null.
+func throughNull(k kase, ours, mingo answer) bool {
+	return agreeBut(k, ours, mingo, func(op, path string, v any) bool {
+		single := k
+		single.update = one(op, one(path, v))
+		got := single.ours().refused
+		return strings.HasPrefix(got, "PathNotViable") && strings.HasSuffix(got, "of type null")
+	})
 }
 
 // conditions are the single conditions on paths of a filter, also those inside of $and, $or and $nor.
@@ -243,6 +250,27 @@ func pushToNothing(k kase, ours, mingo answer) bool {
 			})
 }
 
+// sortMissing: a $push sorts by a field that is null in one element and missing in another.
+func sortMissing(k kase, ours, mingo answer) bool {
+	return agreeBut(k, ours, mingo, func(op, path string, v any) bool {
+		d, _ := v.(bson.D)
+		each, _ := bsonval.Field(d, "$each").(bson.A)
+		array, _ := bsonval.Get(k.doc, bsonval.SplitPath(path)).(bson.A)
+		null, missing := false, false
+		for _, e := range slices.Concat(array, each) {
+			element, _ := e.(bson.D)
+			switch bsonval.Field(element, "n").(type) {
+			case nil:
+				null = true
+			case bsonval.Missing:
+				missing = true
+			}
+		}
+		_, byField := bsonval.Field(d, "$sort").(bson.D)
+		return op == "$push" && byField && null && missing
+	})
+}
+
 func setCollapse(k kase, ours, mingo answer) bool {
 	return agreeBut(k, ours, mingo, func(op, path string, v any) bool { return isSetCollapse(k, op, path, v) })
 }
@@ -288,6 +316,9 @@ func agreeBut(k kase, ours, mingo answer, odd func(op, path string, v any) bool)
 	k.without(func(op, path string, v any) bool {
 		if odd(op, path, v) {
 			touched[bsonval.SplitPath(path)[0]] = true
+			if to, ok := v.(string); ok && op == "$rename" {
+				touched[bsonval.SplitPath(to)[0]] = true
+			}
 		}
 		return false
 	})
