@@ -100,7 +100,7 @@ func conformance() []conformCase {
 			{`{"insert": "c", "documents": [{"_id": 1, "l": [1, 1, 2]}, {"_id": 2, "l": [3, 2]}]}`, `{"n": 1, "writeErrors": [{"index": 1, "keyValue": {"l": 2}}]}`, 0}}},
 		{"same name, other keys", false, []step{{`{"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "x"}]}`, ``, 0}, {`{"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "x"}]}`, `{"numIndexesAfter": 2}`, 0},
 			{`{"createIndexes": "c", "indexes": [{"key": {"b": 1}, "name": "x"}]}`, ``, 86}, {`{"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "y"}]}`, ``, 85}}},
-		{"catalogue", true, []step{{`{"create": "c"}`, ``, 0}, {`{"listCollections": 1, "nameOnly": true}`, `{"cursor": {"firstBatch": [{"name": "c", "type": "collection"}]}}`, 0},
+		{"catalogue", true, []step{{`{"create": "c"}`, ``, 0}, {`{"listCollections": 1, "nameOnly": true}`, `{"cursor": {"firstBatch": [{"name": "c"}]}}`, 0},
 			{`{"drop": "c"}`, `{"ns": "conform.c"}`, 0}, {`{"listCollections": 1}`, `{"cursor": {"firstBatch": []}}`, 0}, {`{"listIndexes": "c"}`, ``, 26}}},
 		{"rename", false, []step{{some, ``, 0}, {`{"renameCollection": "conform.c", "to": "conform.e"}`, ``, 0}, {`{"count": "e"}`, `{"n": 3}`, 0}, {`{"renameCollection": "conform.c", "to": "conform.e"}`, ``, 26},
 			{`{"create": "c"}`, ``, 0}, {`{"renameCollection": "conform.c", "to": "conform.e"}`, ``, 48}, {`{"renameCollection": "conform.c", "to": "conform.e", "dropTarget": true}`, ``, 0}, {`{"count": "e"}`, `{"n": 0}`, 0}}},
