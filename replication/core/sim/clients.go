@@ -53,7 +53,6 @@ type op struct {
 	after                  crdt.Vector
 	must                   []int64
 	killed                 int64 // the life that a delete saw
-	cause                  int64 // a ticket of the other ledger that was seen before this was written
 	tries                  int
 }
 
