@@ -6,8 +6,8 @@ import "popfleet/replication/crdt"
 // removal. The other order would lose the deletion in a crash between the two.
 func (m *Machine) put(j *job, next crdt.Doc) {
 	m.local++
-	if !j.slot.HasTomb {
-		next = next.Forget(m.forgotten)
+	if next.Alive() && !j.slot.HasTomb {
+		next = next.Forget(m.forgotten) // beside a tombstone the two must count alike
 	}
 	j.next = next.Compact(m.forgotten).WithLocal(m.local)
 	j.sent = m.now.Mono
