@@ -16,6 +16,7 @@ type Machine struct {
 	phase phase
 	clock crdt.Stamp
 	seq   uint64 // newest sequence number given to a local write
+	used  uint64 // newest that the run before may have given: it is not given again
 	local uint64 // newest change number
 	jobs  map[uint64]*job
 	last  uint64 // newest job

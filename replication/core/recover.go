@@ -20,7 +20,7 @@ func (m *Machine) boot(ev Boot) {
 		m.observe(e.Stamp)
 	}
 	m.durable, m.floor = m.have.Clone(), m.have.Clone()
-	m.seq = m.have[m.cfg.Self]
+	m.seq, m.used = m.have[m.cfg.Self], ev.Used
 	for o, n := range ev.Checkpoint.Applied {
 		m.applied[o] = min(n, m.have[o])
 	}
@@ -44,13 +44,13 @@ func (m *Machine) scanned(ev Scanned) {
 // what its last write added can't be told any more. Numbers in between belong to writes that did not happen.
 func (m *Machine) recover(slots []ScannedSlot) {
 	found := map[uint64]Entry{}
-	newest := m.seq
+	newest := max(m.seq, m.used)
 	for _, s := range slots {
 		state := s.Slot.State()
 		m.local = max(m.local, s.Slot.Doc.Local(), s.Slot.Tomb.Local())
 		m.observe(state.Newest())
 		if s.Slot.HasTomb {
-			m.tombs = append(m.tombs, tomb{s.Key, s.Slot.Tomb.Created(), s.Slot.Tomb.Local()})
+			m.tombs = append(m.tombs, tomb{s.Key, s.Slot.Tomb.ID(), s.Slot.Tomb.Created(), s.Slot.Tomb.Local()})
 		}
 		seq := state.Seq(m.cfg.Self)
 		if seq <= m.have[m.cfg.Self] || m.bug(NoRecoveryScan) {
@@ -93,7 +93,7 @@ func (m *Machine) settle(slots []ScannedSlot) {
 	for _, s := range slots {
 		m.local = max(m.local, s.Slot.Doc.Local(), s.Slot.Tomb.Local())
 		if m.strange(s.Key, s.Slot) {
-			m.start(&job{key: s.Key, kind: reissue})
+			m.start(&job{key: s.Key, kind: reissue, slot: s.Slot})
 		}
 	}
 	m.sweepAll(slots)
@@ -103,7 +103,7 @@ func (m *Machine) settle(slots []ScannedSlot) {
 func (m *Machine) sweepAll(slots []ScannedSlot) {
 	for _, s := range slots {
 		if s.Slot.HasDoc && !s.Slot.State().Alive() {
-			m.start(&job{key: s.Key, kind: sweep})
+			m.start(&job{key: s.Key, kind: sweep, slot: s.Slot})
 		}
 	}
 }
@@ -178,6 +178,7 @@ func (m *Machine) safeLocal() uint64 {
 
 type tomb struct {
 	key     Key
+	id      any
 	created crdt.Stamp
 	local   uint64
 }
@@ -188,7 +189,7 @@ func (m *Machine) forget() {
 		if t.created > m.forgotten || m.locks[t.key] != nil {
 			return false
 		}
-		m.do(Forget{Key: t.key, Expect: t.local})
+		m.do(Forget{Key: t.key, ID: t.id, Expect: t.local})
 		return true
 	})
 }

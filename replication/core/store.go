@@ -17,7 +17,7 @@ func (m *Machine) put(j *job, next crdt.Doc) {
 		m.do(Store{Job: j.id, Key: j.key, Doc: j.next, Expect: m.expect(j.slot.HasDoc, j.slot.Doc)})
 	case m.bug(TombstoneAfterDelete) && j.slot.HasDoc:
 		j.phase = removing
-		m.do(Remove{Job: j.id, Key: j.key, Expect: j.slot.Doc.Local()})
+		m.do(Remove{Job: j.id, Key: j.key, ID: j.docID(), Expect: j.slot.Doc.Local()})
 	default:
 		j.phase = burying
 		m.do(Bury{Job: j.id, Key: j.key, Tomb: j.next, Expect: m.expect(j.slot.HasTomb, j.slot.Tomb)})
@@ -62,7 +62,7 @@ func (m *Machine) advance(j *job) {
 		return
 	}
 	if j.phase == burying {
-		m.tombs = append(m.tombs, tomb{j.key, j.next.Created(), j.next.Local()})
+		m.tombs = append(m.tombs, tomb{j.key, j.next.ID(), j.next.Created(), j.next.Local()})
 		if j.slot.HasDoc {
 			m.remove(j)
 			return
@@ -73,7 +73,7 @@ func (m *Machine) advance(j *job) {
 
 func (m *Machine) remove(j *job) {
 	j.phase, j.sent = removing, m.now.Mono
-	m.do(Remove{Job: j.id, Key: j.key, Expect: j.slot.Doc.Local()})
+	m.do(Remove{Job: j.id, Key: j.key, ID: j.docID(), Expect: j.slot.Doc.Local()})
 }
 
 // stale: somebody else wrote the document. Under the lock that can only be a write of an earlier run landing late.

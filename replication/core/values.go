@@ -26,6 +26,8 @@ type Entry struct {
 	// Forgot is up to where the origin had forgotten deletes when it wrote (MergeKnowing).
 	Forgot crdt.Stamp
 	Retry  crdt.Retry
+	// Result is what the client's operation is answered with when it is sent again.
+	Result []byte
 }
 
 // Slot is what a backend holds for one key: the document, and the tombstone of a document that was.
@@ -103,6 +105,8 @@ type Change struct {
 	Doc  bson.D    // of an insert
 	Ops  []crdt.Op // of an update
 	Err  error     // of a refusal
+	// Result is kept with the entry of a retryable request; see Reply.Stored.
+	Result []byte
 }
 
 // ChangeKind is the kind of a change.
