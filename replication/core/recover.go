@@ -27,10 +27,15 @@ func (m *Machine) boot(ev Boot) {
 	m.applied[m.cfg.Self] = m.seq
 	m.observe(ev.Checkpoint.Reserved)
 	m.reserved, m.forgotten = ev.Checkpoint.Reserved, ev.Checkpoint.Forgotten
-	m.safe, m.local = ev.Checkpoint.Safe, ev.Checkpoint.Safe
-	m.phase = recovering
-	m.do(Scan{After: m.safe})
+	m.safe = ev.Checkpoint.Safe
+	m.local = max(ev.Checkpoint.Local, m.safe) + localSpan
+	m.kept = m.applied.Clone()
+	m.phase = starting
+	m.save()
 }
+
+// localSpan is more than the change numbers that are given out between two checkpoints.
+const localSpan = 1 << 20
 
 func (m *Machine) scanned(ev Scanned) {
 	if m.phase == recovering {
@@ -139,7 +144,7 @@ func (m *Machine) underway(seq uint64, k Key) bool {
 // save keeps a checkpoint of what is certain.
 func (m *Machine) save() {
 	ahead := crdt.NewStamp(max(m.now.Wall, m.clock.Millis())+10*m.cfg.Beat, 0, m.cfg.Self)
-	c := Checkpoint{Applied: m.applied.Clone(), Safe: m.safeLocal(), Reserved: max(m.reserved, ahead), Forgotten: max(m.forgotten, m.cut())}
+	c := Checkpoint{Applied: m.applied.Clone(), Local: m.local, Safe: m.safeLocal(), Reserved: max(m.reserved, ahead), Forgotten: max(m.forgotten, m.cut())}
 	if m.bug(CheckpointBeforeApply) {
 		c.Applied = m.durable.Clone()
 	}
@@ -155,6 +160,10 @@ func (m *Machine) saved() {
 	m.forgotten = max(m.forgotten, m.saves[0].Forgotten)
 	m.kept.Raise(m.saves[0].Applied)
 	m.saves = m.saves[1:]
+	if m.phase == starting {
+		m.phase = recovering
+		m.do(Scan{After: m.safe})
+	}
 }
 
 // safeLocal is the change number before the oldest write that is not in the log for good. Until the second scan it stays

@@ -111,9 +111,9 @@ func (m *Machine) verify(j *job) {
 	switch {
 	case j.kind == sweep:
 		m.roll(j)
-	case state.Seq(j.entry.Origin) >= j.entry.Seq && j.slot.HasDoc && !state.Alive():
+	case m.is(j) && j.slot.HasDoc && !state.Alive():
 		m.remove(j)
-	case state.Seq(j.entry.Origin) >= j.entry.Seq:
+	case m.is(j):
 		m.landed(j)
 	case j.kind == clients:
 		m.withdraw(j)
@@ -123,6 +123,15 @@ func (m *Machine) verify(j *job) {
 		m.withdraw(j)
 		m.evaluate(j)
 	}
+}
+
+// is says that the job's write is what the backend has. Sequence numbers and stamps do not tell: a run that crashed may
+// have given them to a write that lands only now.
+func (m *Machine) is(j *job) bool {
+	if j.next.Alive() {
+		return j.slot.HasDoc && j.slot.Doc.Local() == j.next.Local()
+	}
+	return j.slot.HasTomb && j.slot.Tomb.Local() == j.next.Local()
 }
 
 // roll finishes a deletion: the tombstone is there, the document still is.

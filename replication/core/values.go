@@ -92,6 +92,9 @@ type Checkpoint struct {
 	Applied crdt.Vector
 	// Safe: every write of this node's with a change number up to it is in the log.
 	Safe uint64
+	// Local: no change number beyond it by more than localSpan was ever given out. It is kept before the first write of a
+	// run, so that a write of the run before that lands late is never taken for one of this run.
+	Local uint64
 	// Reserved: no promise about stamps goes beyond it, and no stamp after a restart is below it.
 	Reserved crdt.Stamp
 	// Forgotten: deletes up to it may be forgotten here. It is kept before any is, because what comes from elsewhere is
