@@ -97,7 +97,7 @@ func (m *Machine) recovered(d crdt.Doc) crdt.Vector {
 func (m *Machine) settle(slots []ScannedSlot) {
 	for _, s := range slots {
 		m.local = max(m.local, s.Slot.Doc.Local(), s.Slot.Tomb.Local())
-		if m.strange(s.Key, s.Slot) {
+		if m.strange(s.Key, s.Slot) && !m.bug(NoRecoveryScan) {
 			m.start(&job{key: s.Key, kind: reissue, slot: s.Slot})
 		}
 	}
