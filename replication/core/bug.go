@@ -16,7 +16,7 @@ const (
 	MissingSeen               // a set does not say which increments it saw
 	MaximumIsSet              // a maximum is sent as a set
 	AckBeforePair             // the client is answered before the second log has its write
-	SendBeforeDurable         // entries are sent that a power cut can still take
+	AnnounceBeforeDurable     // entries that a power cut can still take are announced as kept
 	NoRecoveryScan            // the backend is not searched after a crash
 	TrustLateLanding          // a write that lands after it was given up is left alone
 	ForgetSessions            // a request that is sent again is done again
@@ -37,6 +37,6 @@ func Bugs() []Bug {
 func (b Bug) String() string {
 	return [...]string{"none", "no guard", "unlocked document", "tombstone after delete", "checkpoint before apply",
 		"forget without one peer", "forget too early", "missing seen-vector", "maximum is a set", "ack before pair",
-		"send before durable", "no recovery scan", "trust late landing", "forget sessions", "ignore dependencies",
+		"announce before durable", "no recovery scan", "trust late landing", "forget sessions", "ignore dependencies",
 		"promise beyond reserve"}[b]
 }

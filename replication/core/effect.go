@@ -9,10 +9,11 @@ import (
 // Effect is something the driver has to do.
 type Effect interface{ effect() }
 
-// Load asks for what the backend holds for a key, read with majority.
+// Load asks for what the backend holds for a key, read with majority. ID is the document's _id, by which a backend finds it.
 type Load struct {
 	Job uint64
 	Key Key
+	ID  any
 }
 
 // Store writes a document if the one that is there has the change number Expect, 0 for none. The backend gives it up
@@ -36,12 +37,14 @@ type Bury struct {
 type Remove struct {
 	Job    uint64
 	Key    Key
+	ID     any
 	Expect uint64
 }
 
 // Forget drops a tombstone under the same condition. Nobody waits for it.
 type Forget struct {
 	Key    Key
+	ID     any
 	Expect uint64
 }
 
@@ -75,8 +78,10 @@ type Reply struct {
 	// Doc is the document after a write, or as read.
 	Doc bson.D
 	Err error
-	// Repeated says that the write was done by an earlier request.
+	// Repeated says that the write was done by an earlier request, Stored is what that one's Change gave as Result: nil
+	// where the entry was rebuilt from its document.
 	Repeated bool
+	Stored   []byte
 	// Origin is where a read that came too early would find what it waits for.
 	Origin crdt.Origin
 }

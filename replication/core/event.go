@@ -14,6 +14,8 @@ type Boot struct {
 	First      crdt.Vector // what was trimmed from the log's beginning, per origin
 	Log        []Entry
 	Checkpoint Checkpoint
+	// Used is the newest sequence number of this node's that may have been given out.
+	Used uint64
 }
 
 // Request is a client's write to one document.
@@ -31,6 +33,7 @@ type Request struct {
 type Read struct {
 	Ticket uint64
 	Key    Key
+	ID     any
 	After  crdt.Vector
 	// Until is when to give up waiting for the token and tell where it can be read.
 	Until int64

@@ -41,6 +41,17 @@ const (
 	acking                    // until the second log has it
 )
 
+// docID is the document's _id: whoever began the job knew it.
+func (j *job) docID() any {
+	if j.req.ID != nil {
+		return j.req.ID
+	}
+	if id := j.entry.Delta.ID(); id != nil {
+		return id
+	}
+	return j.slot.State().ID()
+}
+
 type lock struct {
 	holder *job
 	queue  []*job
@@ -97,5 +108,5 @@ func (m *Machine) finish(j *job) {
 
 func (m *Machine) load(j *job, p jobPhase) {
 	j.phase = p
-	m.do(Load{Job: j.id, Key: j.key})
+	m.do(Load{Job: j.id, Key: j.key, ID: j.docID()})
 }

@@ -16,6 +16,7 @@ type Machine struct {
 	phase phase
 	clock crdt.Stamp
 	seq   uint64 // newest sequence number given to a local write
+	used  uint64 // newest that the run before may have given: it is not given again
 	local uint64 // newest change number
 	jobs  map[uint64]*job
 	last  uint64 // newest job
@@ -55,6 +56,7 @@ type phase uint8
 
 const (
 	off phase = iota
+	starting
 	recovering
 	serving
 )
@@ -150,7 +152,7 @@ func (m *Machine) stamp(after crdt.Stamp) crdt.Stamp {
 func (m *Machine) observe(s crdt.Stamp) { m.clock = max(m.clock, s) }
 
 func (m *Machine) tick() {
-	if m.phase == off {
+	if m.phase != serving {
 		return
 	}
 	for _, j := range m.sortedJobs() {
@@ -159,7 +161,7 @@ func (m *Machine) tick() {
 		}
 	}
 	m.expire()
-	if m.phase == serving && !m.settled && m.rescan != 0 && m.now.Mono >= m.rescan {
+	if !m.settled && m.rescan != 0 && m.now.Mono >= m.rescan {
 		m.rescan = 0
 		m.do(Scan{After: m.safe})
 	}
@@ -167,7 +169,7 @@ func (m *Machine) tick() {
 		m.nextSave = m.now.Mono + 2*m.cfg.Beat
 		m.save()
 	}
-	if m.phase == serving && m.now.Mono >= m.nextBeat {
+	if m.now.Mono >= m.nextBeat {
 		m.nextBeat = m.now.Mono + m.cfg.Beat
 		m.beat()
 	}

@@ -174,6 +174,7 @@ func (m *Machine) repeated(r Request) bool {
 	if s.origin == m.cfg.Self && s.seq > m.paired() {
 		result = Unsure
 	}
-	m.do(Reply{Ticket: r.Ticket, Result: result, Repeated: true, Token: crdt.Vector{s.origin: s.seq}})
+	e, _ := m.log[s.origin].at(s.seq)
+	m.do(Reply{Ticket: r.Ticket, Result: result, Repeated: true, Stored: e.Result, Token: crdt.Vector{s.origin: s.seq}})
 	return true
 }

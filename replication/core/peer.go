@@ -61,7 +61,7 @@ func (m *Machine) trim() {
 
 // greet sends this node's state: to all, or to the nodes of the same PoP, which are waited for.
 func (m *Machine) greet(all bool) {
-	s := State{Have: m.durable.Clone(), Applied: m.applied.Clone(), Low: m.low, Seq: m.seq, Clock: m.clock}
+	s := State{Have: m.lasting().Clone(), Applied: m.applied.Clone(), Low: m.low, Seq: m.seq, Clock: m.clock}
 	for _, o := range m.cfg.Members {
 		if pr, ok := m.promises[o.ID]; ok {
 			s.Promises = append(s.Promises, pr)
@@ -72,6 +72,14 @@ func (m *Machine) greet(all bool) {
 			m.do(Send{To: p.ID, Message: s})
 		}
 	}
+}
+
+// lasting is what a power cut here can't take.
+func (m *Machine) lasting() crdt.Vector {
+	if m.bug(AnnounceBeforeDurable) {
+		return m.have
+	}
+	return m.durable
 }
 
 // push sends a peer this node's own writes that it was not sent yet.
@@ -106,7 +114,7 @@ func (m *Machine) send(p *peer, origins []crdt.Origin) {
 	var batch []Entry
 	for _, o := range origins {
 		p.sent[o] = max(p.sent[o], p.have[o], m.log[o].first)
-		for p.sent[o] < m.sendable(o) && len(batch) < m.cfg.Batch {
+		for p.sent[o] < m.durable[o] && len(batch) < m.cfg.Batch {
 			e, ok := m.log[o].at(p.sent[o] + 1)
 			if !ok {
 				break
@@ -118,13 +126,6 @@ func (m *Machine) send(p *peer, origins []crdt.Origin) {
 	if len(batch) > 0 {
 		m.do(Send{To: p.ID, Message: Batch{Entries: batch}})
 	}
-}
-
-func (m *Machine) sendable(o crdt.Origin) uint64 {
-	if m.bug(SendBeforeDurable) {
-		return m.have[o]
-	}
-	return m.durable[o]
 }
 
 func (m *Machine) received(ev Received) {
@@ -156,6 +157,9 @@ func (m *Machine) take(b Batch) {
 		batch = append(batch, e)
 	}
 	m.append(batch)
+	if m.bug(AnnounceBeforeDurable) {
+		m.greet(false)
+	}
 	m.pump()
 }
 

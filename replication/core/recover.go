@@ -20,17 +20,22 @@ func (m *Machine) boot(ev Boot) {
 		m.observe(e.Stamp)
 	}
 	m.durable, m.floor = m.have.Clone(), m.have.Clone()
-	m.seq = m.have[m.cfg.Self]
+	m.seq, m.used = m.have[m.cfg.Self], ev.Used
 	for o, n := range ev.Checkpoint.Applied {
 		m.applied[o] = min(n, m.have[o])
 	}
 	m.applied[m.cfg.Self] = m.seq
 	m.observe(ev.Checkpoint.Reserved)
 	m.reserved, m.forgotten = ev.Checkpoint.Reserved, ev.Checkpoint.Forgotten
-	m.safe, m.local = ev.Checkpoint.Safe, ev.Checkpoint.Safe
-	m.phase = recovering
-	m.do(Scan{After: m.safe})
+	m.safe = ev.Checkpoint.Safe
+	m.local = max(ev.Checkpoint.Local, m.safe) + localSpan
+	m.kept = m.applied.Clone()
+	m.phase = starting
+	m.save()
 }
+
+// localSpan is more than the change numbers that are given out between two checkpoints.
+const localSpan = 1 << 20
 
 func (m *Machine) scanned(ev Scanned) {
 	if m.phase == recovering {
@@ -44,13 +49,13 @@ func (m *Machine) scanned(ev Scanned) {
 // what its last write added can't be told any more. Numbers in between belong to writes that did not happen.
 func (m *Machine) recover(slots []ScannedSlot) {
 	found := map[uint64]Entry{}
-	newest := m.seq
+	newest := max(m.seq, m.used)
 	for _, s := range slots {
 		state := s.Slot.State()
 		m.local = max(m.local, s.Slot.Doc.Local(), s.Slot.Tomb.Local())
 		m.observe(state.Newest())
 		if s.Slot.HasTomb {
-			m.tombs = append(m.tombs, tomb{s.Key, s.Slot.Tomb.Created(), s.Slot.Tomb.Local()})
+			m.tombs = append(m.tombs, tomb{s.Key, s.Slot.Tomb.ID(), s.Slot.Tomb.Created(), s.Slot.Tomb.Local()})
 		}
 		seq := state.Seq(m.cfg.Self)
 		if seq <= m.have[m.cfg.Self] || m.bug(NoRecoveryScan) {
@@ -92,8 +97,8 @@ func (m *Machine) recovered(d crdt.Doc) crdt.Vector {
 func (m *Machine) settle(slots []ScannedSlot) {
 	for _, s := range slots {
 		m.local = max(m.local, s.Slot.Doc.Local(), s.Slot.Tomb.Local())
-		if m.strange(s.Key, s.Slot) {
-			m.start(&job{key: s.Key, kind: reissue})
+		if m.strange(s.Key, s.Slot) && !m.bug(NoRecoveryScan) {
+			m.start(&job{key: s.Key, kind: reissue, slot: s.Slot})
 		}
 	}
 	m.sweepAll(slots)
@@ -103,7 +108,7 @@ func (m *Machine) settle(slots []ScannedSlot) {
 func (m *Machine) sweepAll(slots []ScannedSlot) {
 	for _, s := range slots {
 		if s.Slot.HasDoc && !s.Slot.State().Alive() {
-			m.start(&job{key: s.Key, kind: sweep})
+			m.start(&job{key: s.Key, kind: sweep, slot: s.Slot})
 		}
 	}
 }
@@ -139,7 +144,7 @@ func (m *Machine) underway(seq uint64, k Key) bool {
 // save keeps a checkpoint of what is certain.
 func (m *Machine) save() {
 	ahead := crdt.NewStamp(max(m.now.Wall, m.clock.Millis())+10*m.cfg.Beat, 0, m.cfg.Self)
-	c := Checkpoint{Applied: m.applied.Clone(), Safe: m.safeLocal(), Reserved: max(m.reserved, ahead), Forgotten: max(m.forgotten, m.cut())}
+	c := Checkpoint{Applied: m.applied.Clone(), Local: m.local, Safe: m.safeLocal(), Reserved: max(m.reserved, ahead), Forgotten: max(m.forgotten, m.cut())}
 	if m.bug(CheckpointBeforeApply) {
 		c.Applied = m.durable.Clone()
 	}
@@ -155,6 +160,10 @@ func (m *Machine) saved() {
 	m.forgotten = max(m.forgotten, m.saves[0].Forgotten)
 	m.kept.Raise(m.saves[0].Applied)
 	m.saves = m.saves[1:]
+	if m.phase == starting {
+		m.phase = recovering
+		m.do(Scan{After: m.safe})
+	}
 }
 
 // safeLocal is the change number before the oldest write that is not in the log for good. Until the second scan it stays
@@ -178,6 +187,7 @@ func (m *Machine) safeLocal() uint64 {
 
 type tomb struct {
 	key     Key
+	id      any
 	created crdt.Stamp
 	local   uint64
 }
@@ -188,7 +198,7 @@ func (m *Machine) forget() {
 		if t.created > m.forgotten || m.locks[t.key] != nil {
 			return false
 		}
-		m.do(Forget{Key: t.key, Expect: t.local})
+		m.do(Forget{Key: t.key, ID: t.id, Expect: t.local})
 		return true
 	})
 }

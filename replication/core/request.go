@@ -33,7 +33,7 @@ func (m *Machine) read(r Read) {
 		return
 	}
 	m.last++
-	j := &job{id: m.last, key: r.Key, kind: reader, req: Request{Ticket: r.Ticket}}
+	j := &job{id: m.last, key: r.Key, kind: reader, req: Request{Ticket: r.Ticket, ID: r.ID}}
 	m.jobs[j.id] = j
 	m.load(j, loading)
 }
@@ -139,7 +139,7 @@ func (m *Machine) change(j *job) {
 		return
 	}
 	m.seq = w.Seq
-	j.entry = Entry{Origin: m.cfg.Self, Seq: w.Seq, Stamp: w.Stamp, Key: j.key, Delta: delta, Deps: m.deps(), Forgot: m.forgotten, Retry: j.req.Retry}
+	j.entry = Entry{Origin: m.cfg.Self, Seq: w.Seq, Stamp: w.Stamp, Key: j.key, Delta: delta, Deps: m.deps(), Forgot: m.forgotten, Retry: j.req.Retry, Result: c.Result}
 	m.put(j, state.Merge(delta).WithRetry(j.req.Retry))
 }
 

@@ -6,8 +6,8 @@ import "popfleet/replication/crdt"
 // removal. The other order would lose the deletion in a crash between the two.
 func (m *Machine) put(j *job, next crdt.Doc) {
 	m.local++
-	if !j.slot.HasTomb {
-		next = next.Forget(m.forgotten)
+	if next.Alive() && !j.slot.HasTomb {
+		next = next.Forget(m.forgotten) // beside a tombstone the two must count alike
 	}
 	j.next = next.Compact(m.forgotten).WithLocal(m.local)
 	j.sent = m.now.Mono
@@ -17,7 +17,7 @@ func (m *Machine) put(j *job, next crdt.Doc) {
 		m.do(Store{Job: j.id, Key: j.key, Doc: j.next, Expect: m.expect(j.slot.HasDoc, j.slot.Doc)})
 	case m.bug(TombstoneAfterDelete) && j.slot.HasDoc:
 		j.phase = removing
-		m.do(Remove{Job: j.id, Key: j.key, Expect: j.slot.Doc.Local()})
+		m.do(Remove{Job: j.id, Key: j.key, ID: j.docID(), Expect: j.slot.Doc.Local()})
 	default:
 		j.phase = burying
 		m.do(Bury{Job: j.id, Key: j.key, Tomb: j.next, Expect: m.expect(j.slot.HasTomb, j.slot.Tomb)})
@@ -62,7 +62,7 @@ func (m *Machine) advance(j *job) {
 		return
 	}
 	if j.phase == burying {
-		m.tombs = append(m.tombs, tomb{j.key, j.next.Created(), j.next.Local()})
+		m.tombs = append(m.tombs, tomb{j.key, j.next.ID(), j.next.Created(), j.next.Local()})
 		if j.slot.HasDoc {
 			m.remove(j)
 			return
@@ -73,7 +73,7 @@ func (m *Machine) advance(j *job) {
 
 func (m *Machine) remove(j *job) {
 	j.phase, j.sent = removing, m.now.Mono
-	m.do(Remove{Job: j.id, Key: j.key, Expect: j.slot.Doc.Local()})
+	m.do(Remove{Job: j.id, Key: j.key, ID: j.docID(), Expect: j.slot.Doc.Local()})
 }
 
 // stale: somebody else wrote the document. Under the lock that can only be a write of an earlier run landing late.
@@ -111,9 +111,9 @@ func (m *Machine) verify(j *job) {
 	switch {
 	case j.kind == sweep:
 		m.roll(j)
-	case state.Seq(j.entry.Origin) >= j.entry.Seq && j.slot.HasDoc && !state.Alive():
+	case m.is(j) && j.slot.HasDoc && !state.Alive():
 		m.remove(j)
-	case state.Seq(j.entry.Origin) >= j.entry.Seq:
+	case m.is(j):
 		m.landed(j)
 	case j.kind == clients:
 		m.withdraw(j)
@@ -123,6 +123,15 @@ func (m *Machine) verify(j *job) {
 		m.withdraw(j)
 		m.evaluate(j)
 	}
+}
+
+// is says that the job's write is what the backend has. Sequence numbers and stamps do not tell: a run that crashed may
+// have given them to a write that lands only now.
+func (m *Machine) is(j *job) bool {
+	if j.next.Alive() {
+		return j.slot.HasDoc && j.slot.Doc.Local() == j.next.Local()
+	}
+	return j.slot.HasTomb && j.slot.Tomb.Local() == j.next.Local()
 }
 
 // roll finishes a deletion: the tombstone is there, the document still is.

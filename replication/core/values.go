@@ -26,6 +26,8 @@ type Entry struct {
 	// Forgot is up to where the origin had forgotten deletes when it wrote (MergeKnowing).
 	Forgot crdt.Stamp
 	Retry  crdt.Retry
+	// Result is what the client's operation is answered with when it is sent again.
+	Result []byte
 }
 
 // Slot is what a backend holds for one key: the document, and the tombstone of a document that was.
@@ -90,6 +92,9 @@ type Checkpoint struct {
 	Applied crdt.Vector
 	// Safe: every write of this node's with a change number up to it is in the log.
 	Safe uint64
+	// Local: no change number beyond it by more than localSpan was ever given out. It is kept before the first write of a
+	// run, so that a write of the run before that lands late is never taken for one of this run.
+	Local uint64
 	// Reserved: no promise about stamps goes beyond it, and no stamp after a restart is below it.
 	Reserved crdt.Stamp
 	// Forgotten: deletes up to it may be forgotten here. It is kept before any is, because what comes from elsewhere is
@@ -103,6 +108,8 @@ type Change struct {
 	Doc  bson.D    // of an insert
 	Ops  []crdt.Op // of an update
 	Err  error     // of a refusal
+	// Result is kept with the entry of a retryable request; see Reply.Stored.
+	Result []byte
 }
 
 // ChangeKind is the kind of a change.

@@ -133,10 +133,10 @@ func (d Doc) MergeKnowing(e Delta, forgotten Stamp) Doc {
 	case e.Causal() > d.Causal():
 		out.deaths, out.alive, out.created, out.root = e.deaths, e.alive, e.created, e.root
 	case e.Causal() == d.Causal():
-		out.deaths = joinDeaths(d.deaths, e.deaths)
 		out.created = max(d.created, e.created)
 		out.root = joinRoots(d, e)
 	}
+	out.deaths = earliest(out.deaths, d.deaths, e.deaths)
 	return out
 }
 
@@ -176,15 +176,17 @@ func (d Doc) Forget(upTo Stamp) Doc {
 	return d
 }
 
-// joinDeaths: concurrent deletes end one life.
-func joinDeaths(a, b []Stamp) []Stamp {
-	for i := range a {
-		if b[i] > a[i] {
-			a = slices.Clone(a)
-			a[i] = b[i]
+// earliest: of concurrent deletes, which end one life, the first names it. Who has forgotten that one knows the others: they
+// were written before their writers knew of it. (The last would not do: a node may have forgotten the first and go on
+// with a life whose end another node knows by the last.)
+func earliest(deaths, a, b []Stamp) []Stamp {
+	for i := range min(len(a), len(b)) {
+		if first := min(a[i], b[i]); deaths[i] != first {
+			deaths = slices.Clone(deaths)
+			deaths[i] = first
 		}
 	}
-	return a
+	return deaths
 }
 
 func joinRoots(d, e Doc) *node {

@@ -48,11 +48,11 @@ type op struct {
 	// What came of it. An op may be unknown: nobody answered.
 	acked, happened, never bool
 	seq                    uint64
-	deps                   crdt.Vector
 	reads                  bool
 	after                  crdt.Vector
 	must                   []int64
-	killed                 int64 // the life that a delete saw
+	killed                 int64     // the life that a delete saw
+	views                  [][]int64 // what was in the list when it was computed, each time it was
 	tries                  int
 }
 
@@ -129,6 +129,9 @@ func (o *op) change(doc bson.D) core.Change {
 	path := func(p string, kind crdt.OpKind, v any) crdt.Op {
 		return crdt.Op{Kind: kind, Path: []string{p}, Value: v}
 	}
+	if o.kind == "reset" {
+		o.views = append(o.views, tickets(doc))
+	}
 	push := crdt.Op{Kind: crdt.Push, Path: []string{"list"}, Values: []any{o.ticket}}
 	switch {
 	case o.kind == "append":
@@ -188,7 +191,7 @@ func (w *world) again(o *op) {
 
 func (w *world) acknowledged(n *node, o *op, r core.Reply) error {
 	if !r.Repeated {
-		o.seq, o.deps = r.Token[n.id], r.Token
+		o.seq = r.Token[n.id]
 	}
 	if !o.acked {
 		w.report.Acked++

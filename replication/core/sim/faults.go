@@ -16,8 +16,7 @@ func (w *world) fault() error {
 	case 4:
 		clear(w.cuts)
 	case 5:
-		n.skew += []int64{-3_600_000, -10_000, -500, 500, 10_000}[w.IntN(5)]
-		w.trace("%d clock is off by %d ms", n.id, n.skew)
+		w.step(n)
 	case 6:
 		w.oneWay()
 	case 7:
@@ -26,8 +25,24 @@ func (w *world) fault() error {
 	return nil
 }
 
+// step moves a node's clock. Sometimes what set it forward is noticed after a crash.
+func (w *world) step(n *node) {
+	by := []int64{-3_600_000, -10_000, -500, 500, 10_000}[w.IntN(5)]
+	n.skew += by
+	w.trace("%d clock steps by %d ms", n.id, by)
+	if by > 0 && w.IntN(2) == 0 {
+		w.after(int64(beat+w.IntN(2*beat)), "crash", func() error {
+			if !w.calm {
+				w.crash(n, true)
+				n.skew -= by + 500
+			}
+			return nil
+		})
+	}
+}
+
 // crash kills a node and starts it again some time later. A power cut takes what was not durable along; a killed process
-// leaves what it had written.
+// leaves what it had written. Sometimes the clock is behind when the node comes back.
 func (w *world) crash(n *node, power bool) {
 	if !n.up {
 		return
@@ -45,6 +60,9 @@ func (w *world) crash(n *node, power bool) {
 	w.trace("%d crashes (power cut: %v)", n.id, power)
 	w.after(int64(w.IntN(700)), "restart", func() error {
 		if !n.up {
+			if w.IntN(4) == 0 {
+				n.skew -= []int64{500, 5_000, 3_600_000}[w.IntN(3)]
+			}
 			w.trace("%d starts with %d entries", n.id, len(n.log))
 			w.report.Recoveries++
 			n.start()

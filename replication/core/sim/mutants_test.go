@@ -9,7 +9,7 @@ import (
 )
 
 // Every seeded mistake is noticed within so many seeds, and the machine without one is not.
-const gate = 1500
+const gate = 600
 
 func TestMutants(t *testing.T) {
 	for _, bug := range core.Bugs() {

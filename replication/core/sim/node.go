@@ -101,6 +101,7 @@ func (n *node) step(ev core.Event) error {
 }
 
 func (n *node) do(e core.Effect) error {
+	n.traceEffect(e)
 	switch e := e.(type) {
 	case core.Load:
 		n.after(n.disk(), "load", n.alive(func() error { return n.step(core.Loaded{Job: e.Job, Slot: *n.slot(e.Key)}) }))
@@ -132,6 +133,27 @@ func (n *node) do(e core.Effect) error {
 		return n.replied(n, e)
 	}
 	return nil
+}
+
+// traceEffect writes what a machine wants done to a document.
+func (n *node) traceEffect(e core.Effect) {
+	if n.opts.Trace == nil {
+		return
+	}
+	switch e := e.(type) {
+	case core.Store:
+		n.trace("%d job %d stores %q expecting %d: %v", n.id, e.Job, e.Key.NS+e.Key.ID, e.Expect, e.Doc.Document())
+	case core.Bury:
+		n.trace("%d job %d buries %q expecting %d: %v", n.id, e.Job, e.Key.NS+e.Key.ID, e.Expect, e.Tomb.Document())
+	case core.Remove:
+		n.trace("%d job %d removes %q expecting %d", n.id, e.Job, e.Key.NS+e.Key.ID, e.Expect)
+	case core.Forget:
+		n.trace("%d forgets %q expecting %d", n.id, e.Key.NS+e.Key.ID, e.Expect)
+	case core.Append:
+		for _, x := range e.Entries {
+			n.trace("%d logs %d of %d stamp %d void %v forgot %d deps %v %q: %v", n.id, x.Seq, x.Origin, x.Stamp, x.Void, x.Forgot, x.Deps, x.Key.NS+x.Key.ID, x.Delta.Document())
+		}
+	}
 }
 
 // disk is fifo: the answers to what one disk was asked come in that order. The same delay for all does it.
