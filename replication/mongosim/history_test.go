@@ -265,6 +265,7 @@ func TestUnansweredOperationsAreLinearizable(t *testing.T) {
 }
 
 func faultyHistories(t *testing.T, kinds []string, actions []fault.Action, steps, tries int) {
+	landed := 0
 	for seed := range uint64(6) {
 		b := New(Options{ReplicaSet: "sim"})
 		b.Faults().Decide(seeded(seed, actions))
@@ -272,10 +273,12 @@ func faultyHistories(t *testing.T, kinds []string, actions []fault.Action, steps
 		go func() { done <- land(t.Context(), b, rand.New(rand.NewPCG(seed, 99)), stop) }()
 		ops := history(t, b, kinds, 6, steps, tries, seed)
 		close(stop)
-		if n := <-done; n == 0 {
-			t.Error("nothing landed late")
-		}
+		landed += <-done
 		linearizable(t, ops)
+	}
+	// Over all seeds: which command meets which number is the scheduler's, and a short history may meet no landing.
+	if landed == 0 {
+		t.Error("nothing landed late")
 	}
 }
 
